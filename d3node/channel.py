@@ -1,0 +1,86 @@
+"""The contract between the agent and any network: messages, channels, transports.
+
+Implementations: `d3node.tcp` (real sockets) and the in-process streams of the `sim` backend. One reader and one writer
+at a time per channel; `close` lets sent messages arrive, `abort` does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """One tensor on the wire: dtype name ("float32"), shape, and its C-contiguous bytes.
+
+    `data` is None only where sizes travel instead of tensors (`tensors = "sizes"`, in `sim`).
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    data: memoryview | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How a received message travelled, in the receiver's event-loop seconds; `wire_bytes` is prefix + header + payload.
+
+    `sent_at` is the sender's loop time just before the first byte was written; it is comparable where both ends share a clock.
+    """
+
+    sent_at: float
+    received_at: float
+    wire_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One framed message: a kind, JSON-like fields, and tensors. `transfer` is set on received messages only."""
+
+    kind: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    payloads: tuple[Payload, ...] = ()
+    transfer: Transfer | None = None
+
+
+@runtime_checkable
+class Channel(Protocol):
+    """A two-way, ordered, reliable stream of messages with one peer.
+
+    `send` returns when the message is handed to the network in full (back-pressure applies) and raises ChannelClosed when
+    the peer is gone. `receive` raises ChannelClosed at the end of the stream and ProtocolError on an illegal frame.
+    """
+
+    peer: str
+    bytes_sent: int
+    bytes_received: int
+
+    async def send(self, message: Message) -> None: ...
+
+    async def receive(self) -> Message: ...
+
+    async def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+Handler = Callable[[Channel], Awaitable[None]]
+
+
+class Listener(Protocol):
+    """A listening endpoint; `address` is what peers connect to."""
+
+    address: str
+
+    async def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """Makes channels for one host. Addresses are opaque strings ("10.0.0.3:5700", "unix:/run/x.sock", "sim:e1")."""
+
+    async def connect(self, address: str, *, deadline_s: float = 10.0) -> Channel: ...
+
+    async def listen(self, address: str, handler: Handler) -> Listener: ...

@@ -1,0 +1,45 @@
+"""Errors of the node side.
+
+NodeError
+├── ModelError          a model cannot be found, loaded, captured or cut as asked
+├── PlanError           a plan that is not legal for its graph, or an unknown epoch
+├── ComputeError        a part or a tile failed while it ran
+└── ChannelError        a connection cannot be made or used
+    ├── ProtocolError   the peer sent something that is not a legal message
+    ├── AuthenticationError  the peer did not prove that it knows the run's secret
+    └── ChannelClosed   the peer is gone, or closed its side
+"""
+
+from __future__ import annotations
+
+
+class NodeError(Exception):
+    """Root of all errors raised by `d3node`; the text says what, where and what to do next."""
+
+
+class ModelError(NodeError):
+    """A model cannot be found, loaded, captured or cut as asked."""
+
+
+class PlanError(NodeError):
+    """A plan that is not legal for its graph, or an epoch that was never installed."""
+
+
+class ComputeError(NodeError):
+    """A part or a tile failed while it ran."""
+
+
+class ChannelError(NodeError):
+    """A connection cannot be made or used."""
+
+
+class ProtocolError(ChannelError):
+    """The peer sent something that is not a legal message."""
+
+
+class AuthenticationError(ChannelError):
+    """The peer did not prove that it knows the run's secret."""
+
+
+class ChannelClosed(ChannelError):
+    """The peer is gone, or closed its side of the connection."""

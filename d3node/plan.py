@@ -1,0 +1,168 @@
+"""A plan: the tier of every vertex, and for the edge tier the stacks that several hosts compute in tiles.
+
+Plain, frozen data, JSON in and out. What a host has to do for a plan is worked out in `d3node.program`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from d3node.errors import PlanError
+from d3node.graph import INPUT, LayerGraph, Pair
+
+Tier = Literal["device", "edge", "cloud"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
+RANK: dict[Tier, int] = {tier: rank for rank, tier in enumerate(TIERS)}
+"""Order of the tiers: data flows from lower to higher rank only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One tile of a stack's output map: half-open row and column ranges, and the host that computes it."""
+
+    host: str
+    rows: Pair
+    columns: Pair
+
+    @property
+    def empty(self) -> bool:
+        """True when the tile covers nothing (more tiles than rows, or a host with no share)."""
+        return self.rows[0] >= self.rows[1] or self.columns[0] >= self.columns[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A convex run of spatial vertices, ascending, with one output vertex (the last), computed as `grid` = (A, B) tiles, row-major."""
+
+    vertices: tuple[int, ...]
+    grid: Pair
+    tiles: tuple[Tile, ...]
+
+    @property
+    def output(self) -> int:
+        """The vertex whose map is cut into tiles."""
+        return self.vertices[-1]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where every vertex runs, for the requests of one device.
+
+    `tiers[v]` is the tier of vertex v; `hosts` names the host that leads each of the three tiers for this device (its own
+    name for "device"); `epoch` is unique within a run; `planner` and `model` are names.
+    """
+
+    planner: str
+    model: str
+    tiers: tuple[Tier, ...]
+    hosts: dict[Tier, str]
+    stacks: tuple[Stack, ...] = ()
+    epoch: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def with_epoch(self, epoch: int) -> Plan:
+        """The same plan under another epoch number."""
+        return replace(self, epoch=epoch)
+
+    def same_placement(self, other: Plan) -> bool:
+        """True when nothing that a host does would differ."""
+        return self.tiers == other.tiers and self.stacks == other.stacks and self.hosts == other.hosts
+
+    def part(self, tier: Tier) -> tuple[int, ...]:
+        """Vertices on a tier, ascending (the input vertex included for the device)."""
+        return tuple(v for v, placed in enumerate(self.tiers) if placed == tier)
+
+    def check(self, graph: LayerGraph) -> None:
+        """Raise PlanError unless the plan is legal for the graph: input on the device, one-way flow, sound stacks."""
+        if len(self.tiers) != len(graph):
+            raise PlanError(
+                f"plan of {self.planner!r} has {len(self.tiers)} tiers for the {len(graph)} vertices of {graph.name!r}"
+            )
+        if self.tiers[INPUT] != "device":
+            raise PlanError("the input vertex belongs to the device")
+        for producer, consumer in graph.edges:
+            if RANK[self.tiers[producer]] > RANK[self.tiers[consumer]]:
+                raise PlanError(
+                    f"data may only flow device -> edge -> cloud, but {graph[producer].name!r} on {self.tiers[producer]}"
+                    f" feeds {graph[consumer].name!r} on {self.tiers[consumer]}"
+                )
+        if missing := [tier for tier in TIERS if tier not in self.hosts]:
+            raise PlanError(f"the plan names no host for: {', '.join(missing)}")
+        taken: set[int] = set()
+        for stack in self.stacks:
+            self._check_stack(graph, stack, taken)
+            taken.update(stack.vertices)
+
+    def _check_stack(self, graph: LayerGraph, stack: Stack, taken: set[int]) -> None:
+        label = f"stack ending in {graph[stack.output].name!r}"
+        if list(stack.vertices) != sorted(set(stack.vertices)) or taken.intersection(stack.vertices):
+            raise PlanError(f"{label}: vertices must be ascending and in one stack only")
+        if any(self.tiers[v] != "edge" or graph[v].spatial is None for v in stack.vertices):
+            raise PlanError(f"{label}: every vertex must be spatial and on the edge tier")
+        if not graph.is_convex(stack.vertices) or graph.boundary(stack.vertices)[1] != (stack.output,):
+            raise PlanError(f"{label}: must be convex with one output vertex, the last")
+        if len(stack.tiles) != stack.grid[0] * stack.grid[1]:
+            raise PlanError(f"{label}: {len(stack.tiles)} tiles for a grid of {stack.grid[0]}x{stack.grid[1]}")
+        height, width = graph[stack.output].rows, graph[stack.output].columns
+        covered = 0
+        for tile in stack.tiles:
+            if not tile.empty:
+                if tile.rows[0] < 0 or tile.columns[0] < 0 or tile.rows[1] > height or tile.columns[1] > width:
+                    raise PlanError(f"{label}: tile {tile.rows}x{tile.columns} leaves the {height}x{width} map")
+                covered += (tile.rows[1] - tile.rows[0]) * (tile.columns[1] - tile.columns[0])
+        if covered != height * width or _overlap(stack.tiles):
+            raise PlanError(f"{label}: the tiles must cover the {height}x{width} map exactly once")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """JSON text that `from_json` reads back to an equal plan."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Plan:
+        """Read what `to_dict` wrote. Raises PlanError for anything else."""
+        try:
+            stacks = tuple(
+                Stack(
+                    tuple(s["vertices"]),
+                    (s["grid"][0], s["grid"][1]),
+                    tuple(Tile(t["host"], (t["rows"][0], t["rows"][1]), (t["columns"][0], t["columns"][1])) for t in s["tiles"]),
+                )
+                for s in raw["stacks"]
+            )
+            tiers = tuple(raw["tiers"])
+            if any(tier not in RANK for tier in (*tiers, *raw["hosts"])):
+                raise PlanError(f"tiers are {', '.join(TIERS)}")
+            return cls(
+                planner=raw["planner"],
+                model=raw["model"],
+                tiers=tiers,
+                hosts=dict(raw["hosts"]),
+                stacks=stacks,
+                epoch=int(raw["epoch"]),
+                notes=dict(raw.get("notes", {})),
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise PlanError(f"not a plan: {error!r}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read what `to_json` wrote. Raises PlanError for anything else."""
+        try:
+            return cls.from_dict(json.loads(text))
+        except ValueError as error:
+            raise PlanError(f"not a plan in JSON: {error}") from error
+
+
+def _overlap(tiles: tuple[Tile, ...]) -> bool:
+    real = [t for t in tiles if not t.empty]
+    return any(
+        a.rows[0] < b.rows[1] and b.rows[0] < a.rows[1] and a.columns[0] < b.columns[1] and b.columns[0] < a.columns[1]
+        for i, a in enumerate(real)
+        for b in real[i + 1 :]
+    )

@@ -1,0 +1,85 @@
+"""The contract of a backend: it gives the orchestrator a started network of agents under some clock.
+
+The orchestrator asks only the running event loop for time; so `sim` (virtual), `mininet` (real, perhaps slowed) and others
+carry the same coroutine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+from d3node.channel import Channel
+from testbed.costs.network import LinkState
+from testbed.scenario.schema import Scenario
+from topologies.layout import Direction, Layout
+
+T = TypeVar("T")
+Level = Literal["ok", "degraded", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCounters:
+    """Totals of one direction of a link since the start: bytes as shaped (frames without preamble), packets, dropped packets,
+    and, where the backend can tell, the bytes of application messages among them."""
+
+    wire_bytes: int
+    packets: int
+    drops: int
+    message_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """One thing that must hold for a run to be trusted, with the figure found and the bound it was held against."""
+
+    name: str
+    level: Level
+    value: float | None
+    bound: float | None
+    detail: str = ""
+
+
+class Session(Protocol):
+    """A started network. `control` channels are not on the shaped links; they speak the messages of `d3node.agent`."""
+
+    layout: Layout
+
+    def address(self, host: str, peer: str) -> str:
+        """Data-plane address of `host` as `peer` must dial it (a device's cellular path may need another one)."""
+        ...
+
+    async def control(self, host: str) -> Channel: ...
+
+    async def apply_link(self, link: str, direction: Direction, state: LinkState) -> None:
+        """Change a link in place; returns when it is in force."""
+        ...
+
+    async def counters(self) -> dict[tuple[str, Direction], LinkCounters]: ...
+
+    async def invariants(self) -> list[Invariant]:
+        """What this backend can know about its own fidelity so far."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the manifest: kernel, qdiscs, offload, congestion control, time scale."""
+        ...
+
+
+@dataclass(frozen=True)
+class Support:
+    """Whether a backend can run a scenario here; if not, why, and the ways out."""
+
+    ok: bool
+    reasons: list[str] = field(default_factory=list)
+
+
+class Backend(Protocol):
+    """A kind of network and clock. `run` owns everything it starts: nothing outlives it, whatever happens."""
+
+    name: str
+
+    def support(self, scenario: Scenario) -> Support: ...
+
+    def run(self, scenario: Scenario, main: Callable[[Session], Awaitable[T]]) -> T: ...

@@ -1,0 +1,53 @@
+"""Seconds of every vertex on every tier, split into a fixed part (per-operator overhead) and a part that scales with work.
+
+Whoever fills the table (a profile, a regression, a device description) is in the other modules of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from d3node.plan import Tier
+
+
+@dataclass(frozen=True)
+class TierCosts:
+    """Seconds on one tier's reference host: vertex v takes `fixed_s[v] + scaled_s[v]`; a tile takes fixed plus its share of scaled.
+
+    `source` says where the figures come from (shown in manifests and tables).
+    """
+
+    fixed_s: tuple[float, ...]
+    scaled_s: tuple[float, ...]
+    source: str = ""
+
+    def seconds(self, v: int, fraction: float = 1.0) -> float:
+        """Seconds of (a fraction of) one vertex."""
+        return self.fixed_s[v] + self.scaled_s[v] * fraction
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Compute costs of one model: per tier, with the speed of single hosts relative to their tier's reference.
+
+    `speed[host]` multiplies speed (0.5 = half as fast; 1.0 where absent); `factor[(v, tier)]` multiplies one vertex's time
+    (an observed drift; 1.0 where absent).
+    """
+
+    tiers: dict[Tier, TierCosts]
+    speed: dict[str, float] = field(default_factory=dict)
+    factor: dict[tuple[int, Tier], float] = field(default_factory=dict)
+
+    def vertex_s(self, v: int, tier: Tier, host: str | None = None, fraction: float = 1.0) -> float:
+        """Seconds of (a fraction of) vertex v on a tier's reference host, or on one host of that tier."""
+        seconds = self.tiers[tier].seconds(v, fraction) * self.factor.get((v, tier), 1.0)
+        return seconds / self.speed.get(host, 1.0) if host is not None else seconds
+
+    def run_s(self, vertices: Iterable[int], tier: Tier, host: str | None = None) -> float:
+        """Seconds of several vertices one after the other."""
+        return sum(self.vertex_s(v, tier, host) for v in vertices)
+
+    def with_speed(self, host: str, speed: float) -> Costs:
+        """A copy with another relative speed of one host."""
+        return replace(self, speed={**self.speed, host: speed})

@@ -1,0 +1,61 @@
+"""The contract of a planner: what it is given, what it returns, and how it is asked to re-decide.
+
+A planner author reads this file and writes one file; registration is an entry point of group "testbed.planners".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from d3node.graph import LayerGraph
+from d3node.plan import Plan, Tier
+from testbed.costs.network import NetworkState
+from testbed.costs.table import Costs
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One planning problem: the requests of one device.
+
+    `hosts` names the leading host of each tier; `edge_hosts` all edge hosts of the device's site, the leader first.
+    `options` are the scenario's `[planning.options]`.
+    """
+
+    graph: LayerGraph
+    costs: Costs
+    network: NetworkState
+    hosts: dict[Tier, str]
+    edge_hosts: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What left its band since a plan was made: paths by name ("device_edge", "edge_cloud", "device_cloud", or a LAN host),
+    hosts whose speed changed, and vertices whose time changed."""
+
+    paths: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
+    vertices: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A plan and how it came about: `touched` vertices were re-decided (all of them for a full plan); `objective_s` is D3's
+    sum of compute and transfer seconds, as the planner saw it."""
+
+    plan: Plan
+    objective_s: float
+    touched: frozenset[int]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Planner(Protocol):
+    """A planner. `replan` may look only at what changed; a planner without a partial form returns `plan(problem)`."""
+
+    name: str
+
+    def plan(self, problem: Problem) -> Decision: ...
+
+    def replan(self, problem: Problem, current: Plan, change: Change) -> Decision: ...

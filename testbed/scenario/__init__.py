@@ -1,0 +1,1 @@
+"""Scenario files (TOML) to frozen, validated objects with units."""

@@ -1,0 +1,133 @@
+"""What a scenario file may say: one frozen model per table, every quantity in SI once validated.
+
+Reading files, overrides and error wording are in `load.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from d3node.program import Route
+from testbed.scenario.units import Duration, Frequency, Rate, Share, Size
+
+
+class Table(BaseModel):
+    """Base of all tables: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelTable(Table):
+    """`[model]`: which DNNs. A name from the zoo, "package.module:factory", or a path to a `.pt2` file."""
+
+    names: tuple[str, ...] = Field(min_length=1)
+    seed: int = 0
+    weights: dict[str, str] = Field(default_factory=dict, description="model name -> file with real weights (.safetensors)")
+    input_encoding: Literal["float32", "uint8"] = Field(
+        default="float32", description="how the input image travels from the device; decides how good cloud-only looks"
+    )
+
+
+class TopologyTable(Table):
+    """`[topology]`: a registered layout and its sizes."""
+
+    name: str = "three_tier"
+    devices: int = Field(default=1, ge=1)
+    edges: int = Field(default=4, ge=1)
+    cellular: bool = Field(default=False, description="a direct uplink from each device to the cloud (three_tier)")
+
+
+class LinkTable(Table):
+    """`[links.ROLE]` or `[links."NAME"]`: a link's state, and the trace that changes it. A name's table overrides its role's."""
+
+    rate: Rate | None = None
+    rate_down: Rate | None = Field(default=None, description='rate towards the devices; same as "rate" if absent')
+    delay: Duration | None = Field(default=None, description="one way")
+    loss: Share | None = Field(default=None, ge=0.0, lt=1.0)
+    queue: Size | None = Field(default=None, description="bytes of queue; derived from rate and delay if absent")
+    trace: str | None = Field(default=None, description="file (relative to the scenario), or a name of a shipped trace")
+    trace_direction: Literal["up", "down", "both"] | None = None
+    trace_scale: float | None = Field(default=None, gt=0.0, description="multiplies the trace's rate")
+    trace_offset: Duration | None = Field(default=None, description="start this far into the trace")
+    trace_loop: bool | None = None
+
+
+class HostTable(Table):
+    """`[hosts.TIER]` or `[hosts."NAME"]`: what a host can compute."""
+
+    profile: str | None = Field(default=None, description="a device description, or a profile file written by `testbed profile`")
+    speed: float | None = Field(default=None, gt=0.0, description="relative to the profile")
+    trace: str | None = Field(default=None, description="trace of the CPU share that is free")
+    trace_loop: bool | None = None
+    trace_offset: Duration | None = None
+
+
+class ComputeTable(Table):
+    """`[compute]`."""
+
+    mode: Literal["modelled", "measured"] = "modelled"
+    tensors: Literal["real", "sizes"] = "real"
+    threads: int = Field(default=1, ge=1)
+
+
+class NetworkTable(Table):
+    """`[network]`."""
+
+    route: Route = "relay"
+    congestion_control: str = "cubic"
+    slow_start_after_idle: bool = Field(default=False, description="Linux's own default is true; false keeps connections warm")
+    offload: bool = Field(default=False, description="segmentation offload on the emulated interfaces")
+
+
+class RequestsTable(Table):
+    """`[requests]`: per device."""
+
+    count: int = Field(default=10, ge=1)
+    arrival: Literal["closed", "fixed", "poisson"] = "closed"
+    rate: Frequency | None = Field(default=None, description="for fixed and poisson arrivals")
+    think_time: Duration = Field(default=0.0, description="pause after an answer (closed loop)", validate_default=False)
+    warmup: int = Field(default=1, ge=0, description="requests before the measured ones, to warm connections")
+    deadline: Duration = Field(default=60.0, validate_default=False)
+    distinct_inputs: int = Field(default=2, ge=1)
+
+
+class PlanningTable(Table):
+    """`[planning]`: which planners, what they know, and when they are asked again."""
+
+    planners: tuple[str, ...] = Field(default=("d3",), min_length=1)
+    replan: Literal["partial", "full", "never"] = "partial"
+    knowledge: Literal["estimated", "true"] = "estimated"
+    interval: Duration = Field(default=0.2, description="period of the control loop", validate_default=False)
+    band: Share = Field(default=0.2, description="relative change that counts", validate_default=False)
+    samples: int = Field(default=2, ge=1, description="consecutive samples outside the band before a trigger")
+    smoothing: float = Field(default=0.5, gt=0.0, le=1.0, description="weight of the newest sample in the estimate")
+    probe_interval: Duration | None = Field(default=None, description="active probes this often; none if absent")
+    probe_size: Size = Field(default=65536.0, validate_default=False)
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the planners")
+
+
+class RunTable(Table):
+    """`[run]`."""
+
+    time_scale: float = Field(default=1.0, gt=0.0, description="slow real-time backends down by this factor")
+    wall_limit: Duration | None = Field(default=None, description="stop the run after this much wall-clock time")
+
+
+class Scenario(Table):
+    """A whole scenario file. `links` and `hosts` are keyed by role/tier or by name."""
+
+    name: str
+    description: str = ""
+    seed: int = 0
+    model: ModelTable
+    topology: TopologyTable = TopologyTable()
+    links: dict[str, LinkTable]
+    hosts: dict[str, HostTable] = Field(default_factory=dict)
+    compute: ComputeTable = ComputeTable()
+    network: NetworkTable = NetworkTable()
+    requests: RequestsTable = RequestsTable()
+    planning: PlanningTable = PlanningTable()
+    run: RunTable = RunTable()
+    directory: str = Field(default=".", description="folder that relative paths start from; set by the loader")

@@ -1,0 +1,39 @@
+"""Quantities with units in strings: "30 Mbit/s", "20 ms", "1.5 MB", "2 /s", "5 %". A bare number is an error, on purpose."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+_SCALE: dict[str, dict[str, float]] = {
+    "rate": {"bit/s": 1.0, "kbit/s": 1e3, "Mbit/s": 1e6, "Gbit/s": 1e9},
+    "duration": {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0},
+    "size": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1024.0, "MiB": 1024.0**2, "GiB": 1024.0**3},
+    "frequency": {"/s": 1.0, "/min": 1 / 60.0},
+    "share": {"%": 0.01, "": 1.0},
+}
+_PATTERN = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*(\S*)\s*$")
+
+
+def parse(kind: str, value: object) -> float:
+    """SI value of a quantity string. Raises ValueError naming the units that are understood."""
+    units = ", ".join(f'"{u}"' for u in _SCALE[kind] if u)
+    if kind == "share" and isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"a {kind} is a string with a unit ({units}), such as {_EXAMPLE[kind]}; got {value!r}")
+    found = _PATTERN.match(value)
+    if not found or found.group(2) not in _SCALE[kind]:
+        raise ValueError(f"{value!r} is not a {kind}: give a number and one of {units}, such as {_EXAMPLE[kind]}")
+    return float(found.group(1)) * _SCALE[kind][found.group(2)]
+
+
+_EXAMPLE = {"rate": '"30 Mbit/s"', "duration": '"20 ms"', "size": '"10 MB"', "frequency": '"2 /s"', "share": '"5 %"'}
+
+Rate = Annotated[float, BeforeValidator(lambda v: parse("rate", v))]
+Duration = Annotated[float, BeforeValidator(lambda v: parse("duration", v))]
+Size = Annotated[float, BeforeValidator(lambda v: parse("size", v))]
+Frequency = Annotated[float, BeforeValidator(lambda v: parse("frequency", v))]
+Share = Annotated[float, BeforeValidator(lambda v: parse("share", v))]

@@ -1,0 +1,66 @@
+"""A trace: piecewise-constant columns over time, repeated for ever or held at the end.
+
+Readers of file formats build it; the orchestrator replays it. Values are SI: bit/s, seconds, shares of one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+COLUMNS = ("rate_bps", "delay_s", "loss", "cpu_share")
+"""Columns a trace may carry: link rate, one-way delay, loss probability (0..1), share of a host's CPU that is free (0..1]."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """`times_s[i]` is where row i starts (first 0, strictly rising); row values hold until the next row or `period_s`.
+
+    `columns[name][i]` is the value in row i. With `loop` the trace starts again at `period_s`, else the last row holds.
+    A rate of 0 is an outage.
+    """
+
+    name: str
+    times_s: tuple[float, ...]
+    columns: dict[str, tuple[float, ...]]
+    period_s: float
+    loop: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.times_s or self.times_s[0] != 0.0:
+            raise ValueError(f"trace {self.name!r}: the first row must start at 0 s")
+        if any(b <= a for a, b in zip(self.times_s, self.times_s[1:], strict=False)) or self.period_s <= self.times_s[-1]:
+            raise ValueError(f"trace {self.name!r}: times must rise, and the period must lie behind the last of them")
+        for column, values in self.columns.items():
+            if column not in COLUMNS or len(values) != len(self.times_s):
+                raise ValueError(f"trace {self.name!r}: bad column {column!r} (known: {', '.join(COLUMNS)}; one value a row)")
+
+    def at(self, time_s: float) -> dict[str, float]:
+        """Values in force at a time >= 0."""
+        if self.loop:
+            time_s %= self.period_s
+        row = bisect_right(self.times_s, time_s) - 1
+        return {column: values[row] for column, values in self.columns.items()}
+
+    def steps(self, start_s: float = 0.0) -> Iterator[tuple[float, dict[str, float]]]:
+        """(time, values) of every change of value from `start_s` on, the state at `start_s` first; endless when looping."""
+        last = self.at(start_s)
+        yield start_s, last
+        cycle = int(start_s // self.period_s) if self.loop else 0
+        while True:
+            for time_s in self.times_s:
+                moment = cycle * self.period_s + time_s
+                if moment > start_s:
+                    values = self.at(time_s)
+                    if values != last:
+                        last = values
+                        yield moment, values
+            if not self.loop or len(self.times_s) == 1:
+                return
+            cycle += 1
+
+    def scaled(self, column: str, factor: float) -> Trace:
+        """The same trace with one column multiplied."""
+        values = {**self.columns, column: tuple(v * factor for v in self.columns[column])}
+        return replace(self, columns=values)
