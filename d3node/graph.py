@@ -186,11 +186,15 @@ class LayerGraph:
 
 
 def _vertex(raw: dict[str, Any]) -> Vertex:
-    spatial = raw.pop("spatial")
-    operators = raw.pop("operators")
-    geometry = None if spatial is None else Spatial(**{k: tuple(v) if isinstance(v, list) else v for k, v in spatial.items()})
+    plain: dict[str, Any] = _tuples(raw)
+    spatial = plain.pop("spatial")
+    operators = plain.pop("operators")
     return Vertex(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()},
-        spatial=geometry,
-        operators=tuple(Operator(**{**item, "output_shape": tuple(item["output_shape"])}) for item in operators),
+        **plain,
+        spatial=None if spatial is None else Spatial(**_tuples(spatial)),
+        operators=tuple(Operator(**_tuples(item)) for item in operators),
     )
+
+
+def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}

@@ -34,7 +34,10 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A convex run of spatial vertices, ascending, with one output vertex (the last), computed as `grid` = (A, B) tiles, row-major."""
+    """A convex run of spatial vertices, ascending, with one output vertex (the last).
+
+    It is computed as `grid` = (A, B) tiles, row-major.
+    """
 
     vertices: tuple[int, ...]
     grid: Pair
