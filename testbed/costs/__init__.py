@@ -1,1 +1,1 @@
-"""What planners are told: seconds of vertices on tiers and hosts, and the state of links. Predictions; the truth stays with the backend."""
+"""What planners are told: seconds of vertices on tiers and hosts, and the state of links."""

@@ -38,7 +38,7 @@ class Path:
     delay_s: float = 0.0
 
     def transfer_s(self, payload_bytes: int) -> float:
-        """Seconds from the first byte sent to the last byte received, on an idle warm connection. An outage counts as 1 kbit/s."""
+        """Seconds from first byte sent to last byte received, idle and warm. An outage counts as 1 kbit/s."""
         wire = frame_bytes(payload_bytes + MESSAGE_HEADER_BYTES)
         return self.delay_s + wire * 8.0 / max(self.rate_bps, 1e3)
 

@@ -13,7 +13,7 @@ from d3node.plan import Tier
 
 @dataclass(frozen=True)
 class TierCosts:
-    """Seconds on one tier's reference host: vertex v takes `fixed_s[v] + scaled_s[v]`; a tile takes fixed plus its share of scaled.
+    """Seconds on one tier's reference host: vertex v takes `fixed_s[v] + scaled_s[v]`; a tile fixed plus a share of scaled.
 
     `source` says where the figures come from (shown in manifests and tables).
     """
