@@ -1,0 +1,46 @@
+# Every verb does its own set-up first (scripts/setup.sh); it is fast when nothing has changed.
+#   make run [BACKEND=auto|sim|mininet] [SCENARIO=topologies/quickstart.toml]   the quickstart, ending with its table
+#   make test [PYTEST_ARGS=...]    the whole test suite, fast part first
+#   make bench [ONLY=a,b]          the measured figures of README and docs
+#   make lint                      ruff and mypy, as in CI
+#   make format | notebooks | clean
+
+BIN := .venv/bin
+SCENARIO ?= topologies/quickstart.toml
+BACKEND ?= auto
+PYTEST_ARGS ?=
+ONLY ?=
+comma := ,
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test bench lint format notebooks clean
+
+help:
+	@sed -n '2,7s/^#//p' Makefile
+
+setup:
+	@scripts/setup.sh
+
+run: setup
+	@scripts/quickstart.sh "$(BACKEND)" "$(SCENARIO)"
+
+test: setup
+	@echo "== fast tests" && $(BIN)/python -m pytest -q -m "not slow and not emulation" $(PYTEST_ARGS)
+	@echo "== slow tests" && $(BIN)/python -m pytest -q -m "slow and not emulation" $(PYTEST_ARGS)
+	@echo "== emulation tests (Mininet)" && $(BIN)/python -m pytest -q -m emulation $(PYTEST_ARGS)
+
+bench: setup
+	@$(BIN)/python -m benchmarks $(subst $(comma), ,$(ONLY))
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: setup
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+notebooks: setup
+	@$(BIN)/python -m pytest -q --nbmake analysis
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
