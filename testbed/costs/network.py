@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from d3node.plan import RANK, Tier
 from d3node.program import Route
+from testbed.scenario.state import LinkState as LinkState
 
 SEGMENT_PAYLOAD = 1448
 FRAME_OVERHEAD = 66
@@ -19,15 +20,6 @@ MESSAGE_HEADER_BYTES = 160
 def frame_bytes(payload_bytes: float) -> float:
     """Bytes on the wire for a TCP payload: 66 bytes of Ethernet, IP and TCP headers per 1448 bytes begun."""
     return payload_bytes + FRAME_OVERHEAD * -(-int(payload_bytes) // SEGMENT_PAYLOAD)
-
-
-@dataclass(frozen=True, slots=True)
-class LinkState:
-    """One direction of a link: rate in bit/s (0 is an outage), one-way delay in seconds, loss probability."""
-
-    rate_bps: float
-    delay_s: float = 0.0
-    loss: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,79 @@
+"""Planners, backends and topologies by name, found through package entry points so that other packages can ship theirs.
+
+Names are listed without importing anything; a class or function is imported when it is asked for. Groups:
+"testbed.planners", "testbed.backends", "testbed.topologies" (see pyproject.toml).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from testbed.backends.base import Backend
+from testbed.errors import BackendError, InputError, PlannerError, ScenarioError, TestbedError
+from testbed.names import suggestion
+from testbed.planners.base import Planner
+from testbed.scenario.schema import TopologyTable
+from topologies.layout import Layout
+
+TopologyBuilder = Callable[[TopologyTable], Layout]
+
+_GROUPS: dict[str, tuple[str, type[TestbedError]]] = {
+    "testbed.planners": ("planner", PlannerError),
+    "testbed.backends": ("backend", BackendError),
+    "testbed.topologies": ("topology", ScenarioError),
+}
+
+
+@cache
+def _found(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def planners() -> tuple[str, ...]:
+    """Names of all registered planners."""
+    return tuple(sorted(_found("testbed.planners")))
+
+
+def backends() -> tuple[str, ...]:
+    """Names of all registered backends."""
+    return tuple(sorted(_found("testbed.backends")))
+
+
+def topologies() -> tuple[str, ...]:
+    """Names of all registered topologies."""
+    return tuple(sorted(_found("testbed.topologies")))
+
+
+def planner(name: str) -> Planner:
+    """A planner by name. Raises PlannerError for an unknown one."""
+    return cast(Planner, _load("testbed.planners", name)())
+
+
+def backend(name: str) -> Backend:
+    """A backend by name. Raises BackendError for an unknown one."""
+    return cast(Backend, _load("testbed.backends", name)())
+
+
+def topology(name: str) -> TopologyBuilder:
+    """The function that builds a layout from a `[topology]` table. Raises ScenarioError for an unknown name."""
+    return cast(TopologyBuilder, _load("testbed.topologies", name))
+
+
+def check_known(group: str, name: str) -> None:
+    """Raise the group's error, naming the nearest known name, unless `name` is registered; imports nothing."""
+    if name not in _found(group):
+        kind, error = _GROUPS[group]
+        raise error(f'unknown {kind} "{name}"{suggestion(name, _found(group))}')
+
+
+def _load(group: str, name: str) -> Any:
+    check_known(group, name)
+    point = _found(group)[name]
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as cause:
+        kind = _GROUPS[group][0]
+        raise InputError(f'{kind} "{name}" ({point.value}) cannot be imported: {cause}') from cause
