@@ -4,6 +4,7 @@ NodeError
 ├── ModelError          a model cannot be found, loaded, captured or cut as asked
 ├── PlanError           a plan that is not legal for its graph, or an unknown epoch
 ├── ComputeError        a part or a tile failed while it ran
+├── ClockError          virtual time cannot go on: everybody waits, somebody polls, or a thread is involved
 └── ChannelError        a connection cannot be made or used
     ├── ProtocolError   the peer sent something that is not a legal message
     ├── AuthenticationError  the peer did not prove that it knows the run's secret
@@ -27,6 +28,10 @@ class PlanError(NodeError):
 
 class ComputeError(NodeError):
     """A part or a tile failed while it ran."""
+
+
+class ClockError(NodeError):
+    """Virtual time cannot go on: everybody waits, somebody polls, or a thread is involved."""
 
 
 class ChannelError(NodeError):

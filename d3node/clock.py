@@ -1,0 +1,212 @@
+"""Event loops with other clocks: `VirtualLoop` jumps to the next timer instead of waiting, `ScaledLoop` runs k times slower.
+
+Code under them is ordinary asyncio that asks only the loop for time; what travels between hosts is the backends' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import select
+import selectors
+import threading
+import time
+from asyncio import BaseEventLoop, Future, Handle, TimerHandle
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Any, TypeVar
+
+from d3node.errors import ClockError
+
+T = TypeVar("T")
+
+STUCK_AFTER = 1_000_000
+"""Rounds of callbacks at one moment of virtual time after which a loop counts as stuck (somebody polls instead of waiting)."""
+
+_PURGE_FROM = 512
+"""Timers below which cancelled ones are left in the heap until their time comes."""
+
+
+class VirtualLoop(BaseEventLoop):
+    """An asyncio event loop in virtual time: callbacks take none of it, and when none is ready the clock jumps to the next timer.
+
+    Deterministic: callbacks run in the order in which they were scheduled, timers by time and then by that order. No sockets,
+    pipes or subprocesses; `run_in_executor` runs the function at once, in this thread. Time starts at 0.0.
+    Raises ClockError when nothing is ready nor scheduled while the awaited future is not done, and when time stands still.
+    """
+
+    _ready: deque[Handle]
+    _closed: bool
+    _stopping: bool
+    _timer_cancelled_count: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._timers: list[tuple[float, int, TimerHandle]] = []
+        self._order = count()
+        self._owner = threading.get_ident()
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._now
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Handle:  # type: ignore[override]
+        """Run a callback at this moment, after those already scheduled for it."""
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        handle = Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Handle:  # type: ignore[override]
+        """As `call_soon`; from another thread it raises ClockError, because virtual time cannot wait for threads."""
+        if threading.get_ident() != self._owner:
+            raise ClockError("virtual time has one thread: compute inline (run_in_executor does) instead of in a thread")
+        return self.call_soon(callback, *args, context=context)
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> TimerHandle:  # type: ignore[override]
+        """Run a callback after `delay` virtual seconds."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> TimerHandle:  # type: ignore[override]
+        """Run a callback at a moment of virtual time (at once if it is past)."""
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        timer = TimerHandle(when, callback, args, self, context)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        heappush(self._timers, (when, next(self._order), timer))
+        return timer
+
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> Future[T]:  # type: ignore[override]
+        """Run a function at once, in this thread and in no virtual time; the future is done when this returns."""
+        future: Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def close(self) -> None:
+        """Forget every timer and close the loop."""
+        super().close()
+        self._timers.clear()
+
+    def _run_once(self) -> None:
+        """Run callbacks, and advance the clock whenever there are none, until the loop is stopped."""
+        ready = self._ready
+        rounds = 0
+        while True:
+            if not ready:
+                if self._stopping:
+                    return
+                self._advance()
+                rounds = 0
+            elif rounds > STUCK_AFTER:
+                raise ClockError(
+                    f"virtual time stands still at {self._now:.6f} s: a task polls instead of waiting\n{self._pending()}"
+                )
+            rounds += 1
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    handle._run()
+            if self._stopping:
+                return
+
+    def _advance(self) -> None:
+        """Move the clock to the next timer, and every timer of that moment to the ready callbacks."""
+        timers = self._timers
+        if self._timer_cancelled_count > _PURGE_FROM and 2 * self._timer_cancelled_count > len(timers):
+            timers[:] = [entry for entry in timers if not entry[2]._cancelled]
+            heapify(timers)
+            self._timer_cancelled_count = 0
+        ready = self._ready
+        while timers:
+            when, _, timer = heappop(timers)
+            if timer._cancelled:
+                self._timer_cancelled_count -= 1
+                continue
+            timer._scheduled = False  # type: ignore[attr-defined]
+            if when > self._now:
+                self._now = when
+            ready.append(timer)
+            while timers and timers[0][0] <= when:
+                timer = heappop(timers)[2]
+                if timer._cancelled:
+                    self._timer_cancelled_count -= 1
+                else:
+                    timer._scheduled = False  # type: ignore[attr-defined]
+                    ready.append(timer)
+            return
+        raise ClockError(
+            f"deadlock at {self._now:.6f} s of virtual time: nothing is scheduled, and somebody still waits\n{self._pending()}"
+        )
+
+    def _pending(self) -> str:
+        tasks = sorted(asyncio.all_tasks(self), key=lambda task: (len(task.get_name()), task.get_name()))
+        return "\n".join(f"  {task.get_name()}: {_where(task)}" for task in tasks) or "  (no task is pending)"
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    """The innermost line of Python that a task waits in."""
+    frames = task.get_stack()
+    coroutine: Any = task.get_coro()
+    frame = frames[-1] if frames else None
+    while (awaited := getattr(coroutine, "cr_await", None)) is not None and getattr(awaited, "cr_frame", None) is not None:
+        coroutine, frame = awaited, awaited.cr_frame
+    name = getattr(coroutine, "__qualname__", repr(coroutine))
+    return name if frame is None else f"{name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+
+
+class ScaledLoop(asyncio.SelectorEventLoop):
+    """The real clock, `scale` times slower: `time()` and every sleep are in scenario seconds; 1.0 is real time.
+
+    Sockets, signals and executors work as usual. Timers have the kernel's precision (tens of microseconds), not the
+    millisecond that asyncio's epoll selector rounds up to, because modelled compute times are slept.
+    Raises ValueError unless `scale` is finite and above 0.
+    """
+
+    _closed = True  # until the base class opens it: a loop that was refused has nothing to close
+
+    def __init__(self, scale: float = 1.0) -> None:
+        if not (scale > 0.0 and math.isfinite(scale)):
+            raise ValueError(f"time scale must be above 0, got {scale!r}")
+        self.scale = scale
+        super().__init__(_ScaledSelector(scale))
+
+    def time(self) -> float:
+        """Scenario seconds: the monotonic clock divided by the scale. Comparable between processes with the same scale."""
+        return time.monotonic() / self.scale
+
+
+class _ScaledSelector(selectors.DefaultSelector):
+    """The platform's selector with timeouts in scenario seconds, and without epoll's rounding to milliseconds."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self._scale = scale
+        # An epoll descriptor can itself be waited for; select() takes microseconds, and only descriptors below its limit.
+        self._precise = hasattr(select, "epoll") and 0 <= self.fileno() < 1024
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Events of registered descriptors, after at most `timeout` scenario seconds."""
+        if timeout is not None and timeout > 0.0:
+            timeout *= self._scale
+            if self._precise:
+                select.select((self.fileno(),), (), (), timeout)
+                timeout = 0.0
+        return super().select(timeout)
+
+
+def run(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end on a loop, and close the loop: what `asyncio.run` does, for a loop of one's choice.
+
+    Ctrl-C cancels `main` (so that its clean-up runs) before KeyboardInterrupt is raised; tasks left over are cancelled and
+    waited for, asynchronous generators are closed, and the signal handler is put back, also when `main` raises.
+    """
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return runner.run(main)
