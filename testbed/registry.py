@@ -62,6 +62,14 @@ def topology(name: str) -> TopologyBuilder:
     return cast(TopologyBuilder, _load("testbed.topologies", name))
 
 
+def layout(table: TopologyTable) -> Layout:
+    """The layout of a `[topology]` table. Raises ScenarioError for an unknown name, or sizes it cannot have."""
+    try:
+        return topology(table.name)(table)
+    except ValueError as error:
+        raise ScenarioError(f"[topology]: {error}") from error
+
+
 def check_known(group: str, name: str) -> None:
     """Raise the group's error, naming the nearest known name, unless `name` is registered; imports nothing."""
     if name not in _found(group):

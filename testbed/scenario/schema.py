@@ -1,16 +1,20 @@
 """What a scenario file may say: one frozen model per table, every quantity in SI once validated.
 
-Reading files, overrides and error wording are in `load.py`.
+Reading files, overrides and error wording are in `load.py`; what the keys of `[links]` and `[hosts]` mean for a layout is in
+`links.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from d3node.program import Route
 from testbed.scenario.units import Duration, Frequency, Rate, Share, Size
+
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)]
+"""One or more names; a single one may be given without brackets."""
 
 
 class Table(BaseModel):
@@ -22,7 +26,7 @@ class Table(BaseModel):
 class ModelTable(Table):
     """`[model]`: which DNNs. A name from the zoo, "package.module:factory", or a path to a `.pt2` file."""
 
-    names: tuple[str, ...] = Field(min_length=1)
+    names: Names
     seed: int = 0
     weights: dict[str, str] = Field(default_factory=dict, description="model name -> file with real weights (.safetensors)")
     input_encoding: Literal["float32", "uint8"] = Field(
@@ -42,8 +46,8 @@ class TopologyTable(Table):
 class LinkTable(Table):
     """`[links.ROLE]` or `[links."NAME"]`: a link's state, and the trace that changes it. A name's table overrides its role's."""
 
-    rate: Rate | None = None
-    rate_down: Rate | None = Field(default=None, description='rate towards the devices; same as "rate" if absent')
+    rate: Rate | None = Field(default=None, gt=0.0, description="towards the cloud; defaults per role in `links.py`")
+    rate_down: Rate | None = Field(default=None, gt=0.0, description='rate towards the devices; same as "rate" if absent')
     delay: Duration | None = Field(default=None, description="one way")
     loss: Share | None = Field(default=None, ge=0.0, lt=1.0)
     queue: Size | None = Field(default=None, description="bytes of queue; derived from rate and delay if absent")
@@ -90,13 +94,21 @@ class RequestsTable(Table):
     think_time: Duration = Field(default=0.0, description="pause after an answer (closed loop)", validate_default=False)
     warmup: int = Field(default=1, ge=0, description="requests before the measured ones, to warm connections")
     deadline: Duration = Field(default=60.0, validate_default=False)
-    distinct_inputs: int = Field(default=2, ge=1)
+    distinct_inputs: int = Field(default=2, ge=1, description="different images, sent in turn")
+
+    @model_validator(mode="after")
+    def _arrivals_have_a_rate(self) -> RequestsTable:
+        if self.arrival != "closed" and self.rate is None:
+            raise ValueError(f'arrival = "{self.arrival}" needs a rate, such as rate = "2 /s"')
+        if self.arrival == "closed" and self.rate is not None:
+            raise ValueError('rate does nothing with arrival = "closed": leave it out, or say arrival = "fixed" or "poisson"')
+        return self
 
 
 class PlanningTable(Table):
     """`[planning]`: which planners, what they know, and when they are asked again."""
 
-    planners: tuple[str, ...] = Field(default=("d3",), min_length=1)
+    planners: Names = ("d3",)
     replan: Literal["partial", "full", "never"] = "partial"
     knowledge: Literal["estimated", "true"] = "estimated"
     interval: Duration = Field(default=0.2, description="period of the control loop", validate_default=False)

@@ -26,10 +26,26 @@ def parse(kind: str, value: object) -> float:
         raise ValueError(f"a {kind} is a string with a unit ({units}), such as {_EXAMPLE[kind]}; got {value!r}")
     found = _PATTERN.match(value)
     if not found or found.group(2) not in _SCALE[kind]:
-        raise ValueError(f"{value!r} is not a {kind}: give a number and one of {units}, such as {_EXAMPLE[kind]}")
+        hint = _hint(kind, found.group(2)) if found else ""
+        raise ValueError(f"{value!r} is not a {kind}{hint}: give a number and one of {units}, such as {_EXAMPLE[kind]}")
     return float(found.group(1)) * _SCALE[kind][found.group(2)]
 
 
+def _hint(kind: str, unit: str) -> str:
+    """What a wrong unit probably meant, or to which quantity it belongs."""
+    close = {u.casefold(): u for u in _SCALE[kind]}
+    meant = _ALIASES.get(unit.casefold(), close.get(unit.casefold()))
+    if meant in _SCALE[kind]:
+        return f' (did you mean "{meant}"?)'
+    others = [other for other, scale in _SCALE.items() if unit and unit in scale]
+    return f' ("{unit}" is a unit of {others[0]})' if others else ""
+
+
+_ALIASES = {
+    **{f"{p}bps": f"{q}bit/s" for p, q in (("", ""), ("k", "k"), ("m", "M"), ("g", "G"))},
+    **{f"{p}b/s": f"{q}bit/s" for p, q in (("", ""), ("k", "k"), ("m", "M"), ("g", "G"))},
+    **{"hz": "/s", "rps": "/s", "sec": "s", "seconds": "s", "msec": "ms", "µs": "us", "kib": "KiB", "percent": "%"},
+}
 _EXAMPLE = {"rate": '"30 Mbit/s"', "duration": '"20 ms"', "size": '"10 MB"', "frequency": '"2 /s"', "share": '"5 %"'}
 
 Rate = Annotated[float, BeforeValidator(lambda v: parse("rate", v))]

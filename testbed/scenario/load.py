@@ -1,0 +1,178 @@
+"""Scenario files (TOML) and `--set` overrides to a validated `Scenario`; every mistake is named with file, line and key.
+
+What a layout makes of `[links]` and `[hosts]` is in `links.py`; whether planners and models exist is for those who import them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from testbed.errors import ScenarioError
+from testbed.names import nearest, suggestion
+from testbed.scenario.schema import Scenario, Table
+
+KeyPath = tuple[str, ...]
+
+
+def shipped() -> dict[str, Path]:
+    """Scenario files that come with the package, by name."""
+    return {Path(str(item)).stem: Path(str(item)) for item in files("topologies").iterdir() if item.name.endswith(".toml")}
+
+
+def find(name: str | Path) -> Path:
+    """The scenario file for a path, or for the name of a shipped one. Raises ScenarioError if there is neither."""
+    path = Path(name)
+    if path.is_dir():
+        raise ScenarioError(f"{path} is a folder; give a scenario file (.toml)")
+    if path.is_file():
+        return path
+    known = shipped()
+    if str(name) in known:
+        return known[str(name)]
+    raise ScenarioError(f"no scenario file {str(name)!r}, and no shipped scenario of that name{suggestion(str(name), known)}")
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
+    """Read a scenario file (or a shipped scenario by name) and apply `key.path=value` overrides, later ones last.
+
+    `directory` is set to the file's folder. Raises ScenarioError.
+    """
+    file = find(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{file}: cannot be read: {error}") from error
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{file}: not valid TOML: {error}") from error
+    return build(raw, overrides, file=file, text=text)
+
+
+def build(raw: dict[str, Any], overrides: Sequence[str] = (), *, file: Path | None = None, text: str = "") -> Scenario:
+    """Validate a scenario given as plain data (from a file, or made up by a program). Raises ScenarioError."""
+    if file is not None:
+        raw.setdefault("name", file.stem)
+        raw.setdefault("directory", str(file.resolve().parent))
+    given: dict[KeyPath, str] = {}
+    for override in overrides:
+        key, value = parse_override(override)
+        _put(raw, key, value, override)
+        given[key] = override
+    try:
+        return Scenario.model_validate(raw)
+    except ValidationError as error:
+        problems = [_sentence(item, _origin(item, given, file, text)) for item in error.errors(include_url=False)]
+        raise ScenarioError("\n".join(dict.fromkeys(problems))) from None
+
+
+def parse_override(text: str) -> tuple[KeyPath, Any]:
+    """Key path and value of `key.path=value`: TOML syntax, where a value that is no TOML is taken as a string.
+
+    Raises ScenarioError.
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ScenarioError(f"--set {text}: expected key.path=value, such as links.backbone.delay=20 ms")
+    try:
+        path = _only_path(tomllib.loads(f"{key} = 0"))
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"--set {text}: {key.strip()!r} is not a key: {error}") from error
+    value = value.strip()
+    try:
+        return path, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        if value[:1] in ("[", "{", '"', "'"):
+            raise ScenarioError(f"--set {text}: {value!r} is not a TOML value: {error}") from error
+        return path, value
+
+
+def _only_path(table: dict[str, Any]) -> KeyPath:
+    path: list[str] = []
+    while isinstance(table, dict):
+        ((key, table),) = table.items()
+        path.append(key)
+    return tuple(path)
+
+
+def _put(raw: dict[str, Any], path: KeyPath, value: Any, override: str) -> None:
+    table = raw
+    for done, key in enumerate(path[:-1], 1):
+        inner = table.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ScenarioError(f"--set {override}: {'.'.join(path[:done])} is a value, not a table")
+        table = inner
+    table[path[-1]] = value
+
+
+def _origin(item: ErrorDetails, given: dict[KeyPath, str], file: Path | None, text: str) -> str:
+    """Where the offending value was written: an override, or file and line."""
+    path = tuple(str(part) for part in item["loc"])
+    for key, override in reversed(given.items()):
+        if path[: len(key)] == key:
+            return f"--set {override}"
+    if file is None:
+        return "scenario"
+    line = line_of(text, path)
+    return str(file) if line is None else f"{file}:{line}"
+
+
+def line_of(text: str, path: KeyPath) -> int | None:
+    """Line (from 1) of a TOML text on which a key stands, or else its innermost table that is written there."""
+    best: tuple[int, int] | None = None
+    table: KeyPath = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        here = line.split("#", 1)[0].strip()
+        try:
+            if here.startswith("["):
+                table = found = _header(here)
+            elif "=" in here:
+                found = (*table, *_only_path(tomllib.loads(f"{here.split('=', 1)[0]} = 0")))
+            else:
+                continue
+        except (tomllib.TOMLDecodeError, ValueError):
+            continue
+        if path[: len(found)] == found and (best is None or len(found) > best[0]):
+            best = (len(found), number)
+    return None if best is None else best[1]
+
+
+def _header(line: str) -> KeyPath:
+    return _only_path(tomllib.loads(f"{line.strip('[] ')} = 0"))
+
+
+def _sentence(item: ErrorDetails, origin: str) -> str:
+    path = tuple(str(part) for part in item["loc"])
+    key, kind = ".".join(path), item["type"]
+    if kind == "extra_forbidden":
+        table, known = ".".join(path[:-1]), _keys_of(path[:-1])
+        close = nearest(path[-1], known)
+        where = f"in [{table}]" if table else "at the top level"
+        hint = f'; did you mean "{close}"?' if close else "."
+        return f'{origin}: unknown key "{path[-1]}" {where}{hint} Known keys: {", ".join(known)}'
+    if kind == "missing":
+        return f"{origin}: {key} is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:] if message[:6] == "Input " else message
+    got = "" if kind == "value_error" or isinstance(item["input"], dict) else f" (got {item['input']!r})"
+    return f"{origin}: {key}: {message}{got}"
+
+
+def _keys_of(path: KeyPath) -> list[str]:
+    """Keys that the schema knows in a table."""
+    model: type[BaseModel] = Scenario
+    parts = list(path)
+    while parts:
+        annotation = model.model_fields[parts.pop(0)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, Table)):
+            annotation = next(a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, Table))
+            parts = parts[1:]  # a dict of tables: the next part is its key
+        model = annotation
+    return sorted(set(model.model_fields) - {"directory"})
