@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from traces.errors import TraceFormatError
 from traces.trace import Trace
@@ -70,7 +71,7 @@ def held_rows(
     `times_s` starts at 0 and rises (the reader has checked that, with line numbers).
     """
     if end_s is None:
-        steps = sorted(b - a for a, b in zip(times_s, times_s[1:], strict=False))
+        steps = sorted(b - a for a, b in pairwise(times_s))
         end_s = times_s[-1] + (steps[len(steps) // 2] if steps else 1.0)
     return Trace(
         name=source.name,

@@ -47,8 +47,8 @@ def shipped() -> dict[str, Path]:
 def load(name_or_path: str | Path, directory: str | Path = ".", format: str | None = None) -> Trace:
     """The trace of a shipped name, a file (relative to `directory`), or a "generate:" specification.
 
-    A file on disk wins over a shipped one of the same name. `format` ("mahimahi", "pairs:solis", "mahimahi:bin=50ms", ...) can also be
-    part of the name, behind "?format=". Raises TraceFormatError.
+    A file on disk wins over a shipped one of the same name. `format` ("mahimahi", "pairs:solis", ...) can also be part of
+    the name, behind "?format=". Raises TraceFormatError.
     """
     spec = str(name_or_path)
     if spec.startswith(generate.PREFIX):

@@ -1,7 +1,7 @@
 """Reader of (time in s, rate in Mbit/s) pairs, split by blanks, in both published conventions.
 
 `pairs:solis` (the default; Solis Wi-Fi traces, iperf3 logs): row i is the rate from t[i] on, up to t[i+1]; times count from
-the first row; the last row lasts for the median step. Nothing in the file is thrown away, and it is what a hand-written file means.
+the first row; the last row lasts for the median step. Nothing in the file is thrown away, and a hand-written file means the same.
 `pairs:pensieve` (Pensieve's cooked traces: HSDPA Norway, FCC, Lumos5G): row i is the rate over (t[i-1], t[i]]; the first
 row gives only the origin, its rate is never used, and the period is the last time. Row 1 starts at 0 in every cycle, also
 where the first time is not 0, as Pensieve's own simulator does. Its 95 % payload factor and its noise are the player's, not the

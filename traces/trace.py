@@ -60,6 +60,23 @@ class Trace:
                 return
             cycle += 1
 
+    def shifted(self, offset_s: float) -> Trace:
+        """The trace as seen from `offset_s` >= 0 on: rotated when looping, else with its beginning cut off."""
+        if self.loop:
+            offset_s %= self.period_s
+        if offset_s == 0.0:
+            return self
+        first = bisect_right(self.times_s, offset_s) - 1
+        order = [*range(first, len(self.times_s)), *(range(first + 1) if self.loop else ())]
+        starts = [self.times_s[row] - offset_s for row in range(first, len(self.times_s))]
+        starts[0] = 0.0
+        if self.loop:
+            starts += [self.times_s[row] + self.period_s - offset_s for row in range(first + 1)]
+        period_s = self.period_s if self.loop else max(self.period_s - offset_s, starts[-1] + 1.0)
+        kept = [k for k, start in enumerate(starts) if start < period_s]
+        columns = {column: tuple(values[order[k]] for k in kept) for column, values in self.columns.items()}
+        return replace(self, times_s=tuple(starts[k] for k in kept), columns=columns, period_s=period_s)
+
     def scaled(self, column: str, factor: float) -> Trace:
         """The same trace with one column multiplied."""
         values = {**self.columns, column: tuple(v * factor for v in self.columns[column])}
