@@ -1,0 +1,26 @@
+"""The `testbed` command: one file per verb; the only package that prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer.main
+
+from testbed.cli import doctor as doctor
+from testbed.cli import traces as traces
+from testbed.cli.app import app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in words:
+        words.remove("--debug")
+        os.environ["D3_DEBUG"] = "1"
+    try:
+        typer.main.get_command(app).main(args=words, prog_name="testbed")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
