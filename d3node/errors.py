@@ -4,11 +4,13 @@ NodeError
 ├── ModelError          a model cannot be found, loaded, captured or cut as asked
 ├── PlanError           a plan that is not legal for its graph, or an unknown epoch
 ├── ComputeError        a part or a tile failed while it ran
+├── DeadlineExceeded    a request was not done in time
 ├── ClockError          virtual time cannot go on: everybody waits, somebody polls, or a thread is involved
 └── ChannelError        a connection cannot be made or used
     ├── ProtocolError   the peer sent something that is not a legal message
     ├── AuthenticationError  the peer did not prove that it knows the run's secret
-    └── ChannelClosed   the peer is gone, or closed its side
+    ├── ChannelClosed   the peer is gone, or closed its side
+    └── PeerLost        a host that a request needs is gone or cannot be reached
 """
 
 from __future__ import annotations
@@ -34,6 +36,10 @@ class ClockError(NodeError):
     """Virtual time cannot go on: everybody waits, somebody polls, or a thread is involved."""
 
 
+class DeadlineExceeded(NodeError):
+    """A request was not done in time."""
+
+
 class ChannelError(NodeError):
     """A connection cannot be made or used."""
 
@@ -48,3 +54,7 @@ class AuthenticationError(ChannelError):
 
 class ChannelClosed(ChannelError):
     """The peer is gone, or closed its side of the connection."""
+
+
+class PeerLost(ChannelError):
+    """A host that a request needs is gone or cannot be reached."""

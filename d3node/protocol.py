@@ -1,10 +1,11 @@
 """Kinds of messages and their fields: the vocabulary of agents and orchestrator. How they are framed is in `d3node.wire`.
 
-Control plane (orchestrator <-> agent, never on the shaped links). Replies carry the request's `id` field where one is given.
+Control plane (orchestrator <-> agent, never on the shaped links). Replies carry the request's `id` field where one is given;
+done, failed and report go to the channel that sent the last `configure`.
 
 | kind        | direction | fields                                                              | payloads      |
 |-------------|-----------|---------------------------------------------------------------------|---------------|
-| configure   | o -> a    | id, peers {host: address}, mode, tensors, route                     |               |
+| configure   | o -> a    | id, peers {host: address}, mode, tensors, route, input_encoding     |               |
 | install     | o -> a    | id, plan {..}, steps_s {tier: [s per step]}, tiles_s [[s per tile] per stack] |     |
 | retire      | o -> a    | epoch (dropped once its last request is done)                       |               |
 | share       | o -> a    | cpu_share (multiplies the host's modelled speed from now on)        |               |
@@ -13,34 +14,48 @@ Control plane (orchestrator <-> agent, never on the shaped links). Replies carry
 | probe       | o -> a    | id, peer, size                                                      |               |
 | stats       | o -> a    | id                                                                  |               |
 | shutdown    | o -> a    | id                                                                  |               |
-| ok          | a -> o    | id, and the answer's fields                                         | whole: answer |
+| ok          | a -> o    | id, and the answer's fields (see below)                             | whole: answer |
 | refused     | a -> o    | id, error (class name), text                                        |               |
 | done        | a -> o    | request, epoch, submitted_at, done_at                               | the answer    |
 | failed      | a -> o    | request, epoch, error (class name), text, submitted_at, done_at     |               |
-| report      | a -> o    | request, epoch, host, records [..] (see below)                      |               |
+| report      | a -> o    | request, epoch, host, records [..], bytes_sent, bytes_received      |               |
+
+`install` goes to every host of the plan, tile hosts included. In `steps_s` the entry of a stack step is not used (its tiles have
+their own times, at the speed of the host that runs them). Every request ends with exactly one `done` or `failed`, from its
+device; every host that took part sends exactly one `report`, when it is through with the request (the device's comes before
+`done`). A request that a host refuses to start (`submit` without a plan, say) ends with `failed` like any other.
+
+Answers in `ok`: probe -> rtt_s, one_way_s (sent_at to received_at at the peer), bytes; stats -> see `d3node.stats`;
+install -> epoch; configure -> name, tier, version.
 
 Data plane (agent -> agent, on the shaped links; one connection per ordered pair of hosts, kept warm)
 
 | kind      | fields                                  | payloads                                     |
 |-----------|-----------------------------------------|----------------------------------------------|
+| hello     | host (first message of a connection)    |                                              |
 | tensor    | request, epoch, vertex, device          | the tensor                                   |
 | tile      | request, epoch, stack, tile, leader     | read regions, by ascending vertex            |
 | tile_done | request, epoch, stack, tile             | the tile of the output map                   |
 | answer    | request, epoch, vertex                  | an output of the model, to the device        |
 | failure   | request, epoch, error, text             | (to the device: the request cannot be done)  |
-| probe     | id, size, (reply: bool)                 | uint8 bytes out, empty back                  |
+| cancel    | request, epoch                          | (from the device: the request has failed)    |
+| lost      | host, text                              | (to the device: this host is gone)           |
+| probe     | id, size, reply, start, end, bytes      | uint8 bytes out, empty back                  |
+| refused   | id, error, text                         | (last words before a connection is closed)   |
 
 Records of a report (times are event-loop seconds of the reporting host)
 
-| what     | fields                                                                       |
-|----------|------------------------------------------------------------------------------|
-| compute  | step or (stack, tile); vertices; queued_s; start; end; modelled_s; overrun_s |
-| transfer | peer (sender), kind, vertex or (stack, tile), start (sent_at), end, bytes    |
+| what     | fields                                                                                  |
+|----------|-----------------------------------------------------------------------------------------|
+| compute  | step or (stack, tile); vertices; queued_s; start; end; modelled_s; overrun_s            |
+| transfer | peer (sender), kind, vertex or (stack, tile), start (sent_at), end, bytes               |
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+from d3node.errors import ProtocolError
 
 VERSION: Final = 1
 CONTROL_KINDS: Final = (
@@ -59,4 +74,44 @@ CONTROL_KINDS: Final = (
     "failed",
     "report",
 )
-DATA_KINDS: Final = ("tensor", "tile", "tile_done", "answer", "failure", "probe")
+DATA_KINDS: Final = ("hello", "tensor", "tile", "tile_done", "answer", "failure", "cancel", "lost", "probe", "refused")
+
+_ID: Final = (int, str)
+_NUMBER: Final = (int, float)
+_REQUEST: Final[dict[str, tuple[type, ...]]] = {"request": _ID, "epoch": (int,)}
+FIELDS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
+    "configure": {"id": _ID, "peers": (dict,), "mode": (str,), "tensors": (str,)},
+    "install": {"id": _ID, "plan": (dict,), "steps_s": (dict,), "tiles_s": (list, tuple)},
+    "retire": {"epoch": (int,)},
+    "share": {"cpu_share": _NUMBER},
+    "submit": {**_REQUEST, "input": (int,), "deadline_s": _NUMBER},
+    "whole": {"id": _ID, "model": (str,), "input": (int,)},
+    "probe": {"id": _ID, "size": (int,)},
+    "stats": {"id": _ID},
+    "shutdown": {"id": _ID},
+    "ok": {"id": _ID},
+    "refused": {"id": _ID, "error": (str,), "text": (str,)},
+    "done": {**_REQUEST, "submitted_at": _NUMBER, "done_at": _NUMBER},
+    "failed": {**_REQUEST, "error": (str,), "text": (str,), "submitted_at": _NUMBER, "done_at": _NUMBER},
+    "report": {**_REQUEST, "host": (str,), "records": (list, tuple), "bytes_sent": (int,), "bytes_received": (int,)},
+    "hello": {"host": (str,)},
+    "tensor": {**_REQUEST, "vertex": (int,), "device": (str,)},
+    "tile": {**_REQUEST, "stack": (int,), "tile": (int,), "leader": (str,)},
+    "tile_done": {**_REQUEST, "stack": (int,), "tile": (int,)},
+    "answer": {**_REQUEST, "vertex": (int,)},
+    "failure": {**_REQUEST, "error": (str,), "text": (str,)},
+    "cancel": _REQUEST,
+    "lost": {"host": (str,), "text": (str,)},
+}
+"""Fields that a kind must carry and the types they may have; more fields may come along."""
+
+
+def check_fields(kind: str, fields: dict[str, Any]) -> None:
+    """Raise ProtocolError unless `kind` is known and its fields are there with the right types."""
+    wanted = FIELDS.get(kind)
+    if wanted is None:
+        raise ProtocolError(f"unknown kind of message {kind[:40]!r}")
+    for name, types in wanted.items():
+        value = fields.get(name)
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise ProtocolError(f"a {kind!r} message needs a field {name!r} of type {types[0].__name__}")

@@ -1,0 +1,251 @@
+"""Real sockets as a `Transport`: "host:port" and "unix:/path" addresses, TCP_NODELAY, chosen congestion control.
+
+What travels on a connection, and the handshake that opens it, are in `d3node.stream`. Refused peers never reach the handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from d3node.auth import Handshake
+from d3node.channel import Handler
+from d3node.errors import AuthenticationError, ChannelError
+from d3node.stream import TcpChannel
+from d3node.wire import Limits
+
+log = logging.getLogger("d3node.tcp")
+NOT_SENT_BYTES: Final = 1 << 18
+"""Unsent data that the kernel may hold for a connection: so `send` returns when a message is nearly out, not when it is buffered."""
+BACKLOG: Final = 128
+
+
+class TcpTransport:
+    """Makes and accepts channels whose peers know `secret`.
+
+    `congestion_control`: a name such as "cubic" for every TCP connection; None leaves the system's default. Raises
+    AuthenticationError for an empty secret.
+    """
+
+    def __init__(self, secret: bytes, congestion_control: str | None = None, limits: Limits | None = None) -> None:
+        if not secret:
+            raise AuthenticationError("the run's secret is empty")
+        self._secret = secret
+        self._congestion_control = congestion_control
+        self._limits = limits or Limits()
+
+    async def connect(self, address: str, *, deadline_s: float = 10.0) -> TcpChannel:
+        """Dial an address. Raises ChannelError (unreachable, late), AuthenticationError or ProtocolError (refused)."""
+        loop = asyncio.get_running_loop()
+        limits = replace(self._limits, handshake_s=min(deadline_s, self._limits.handshake_s))
+
+        def make() -> TcpChannel:
+            return TcpChannel(Handshake("client", self._secret), limits, peer=address)
+
+        channel: TcpChannel | None = None
+        try:
+            async with asyncio.timeout(deadline_s):
+                if address.startswith("unix:"):
+                    _, channel = await loop.create_unix_connection(make, _path(address))
+                else:
+                    host, port = split_address(address)
+                    sock = await self._dial(host, port)
+                    _, channel = await loop.create_connection(make, sock=sock)
+                await channel.ready
+        except TimeoutError:
+            if channel is not None:
+                channel.abort()
+            raise ChannelError(f"{address} did not answer within {deadline_s:g} s") from None
+        except OSError as error:
+            raise ChannelError(f"cannot connect to {address}: {error.strerror or error}") from error
+        except BaseException:
+            if channel is not None:
+                channel.abort()
+            raise
+        return channel
+
+    async def listen(self, address: str, handler: Handler) -> TcpListener:
+        """Accept channels; `handler` runs once for each peer that passed the handshake, which is closed when it returns.
+
+        Port 0 takes a free port: the listener's `address` has it. Raises ChannelError when the address is in use or not ours.
+        """
+        listener = TcpListener(handler, self._limits)
+        loop = asyncio.get_running_loop()
+
+        def make() -> TcpChannel:
+            return TcpChannel(Handshake("server", self._secret), self._limits, on_made=listener.accept)
+
+        try:
+            if address.startswith("unix:"):
+                path = _path(address)
+                _clear_stale(path)
+                listener.server = await loop.create_unix_server(make, path, backlog=BACKLOG)
+                os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
+                listener.address, listener.path = address, path
+            else:
+                host, port = split_address(address)
+                listener.server = await self._serve(loop, make, host, port)
+                bound = listener.server.sockets[0].getsockname()
+                listener.address = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ChannelError(f"{address} is in use: stop what listens there, or choose another address") from error
+            raise ChannelError(f"cannot listen on {address}: {error.strerror or error}") from error
+        return listener
+
+    async def _dial(self, host: str, port: int) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        last: OSError | None = None
+        for family, kind, protocol, _, where in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setblocking(False)
+                self._prepare(sock)
+                await loop.sock_connect(sock, where)
+            except OSError as error:
+                sock.close()
+                last = error
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise last or OSError(f"no address for {host}")
+
+    async def _serve(
+        self, loop: asyncio.AbstractEventLoop, make: Callable[[], TcpChannel], host: str, port: int
+    ) -> asyncio.Server:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = found[0]
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._prepare(sock)
+            sock.bind(where)
+            return await loop.create_server(make, sock=sock, backlog=BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _prepare(self, sock: socket.socket) -> None:
+        """Options of a TCP socket; accepted connections inherit them from the listening one."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
+        if self._congestion_control is None:
+            return
+        option = getattr(socket, "TCP_CONGESTION", None)
+        if option is None:
+            raise ChannelError("this system cannot choose a connection's congestion control; leave it out")
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, option, self._congestion_control.encode())
+        except OSError as error:
+            raise ChannelError(
+                f"this kernel does not let us use congestion control {self._congestion_control!r} ({error.strerror});"
+                f" it offers: {_offered()}"
+            ) from error
+
+
+class TcpListener:
+    """A listening endpoint; every accepted channel has a task that runs the handler and then closes it."""
+
+    def __init__(self, handler: Handler, limits: Limits) -> None:
+        self.address = ""
+        self.path: str | None = None
+        self.server: asyncio.Server | None = None
+        self._handler = handler
+        self._limits = limits
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending = 0
+
+    def accept(self, channel: TcpChannel) -> None:
+        """Called by the channel once its connection is made."""
+        if self._pending >= self._limits.pending_handshakes:
+            channel.refuse_handshake("too many connections are waiting for their handshake; come back later")
+            return
+        task = asyncio.get_running_loop().create_task(self._attend(channel))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _attend(self, channel: TcpChannel) -> None:
+        self._pending += 1
+        try:
+            await channel.ready
+        except ChannelError as error:
+            log.info("refused %s: %s", channel.peer, error)
+            return
+        except asyncio.CancelledError:
+            channel.abort()
+            raise
+        finally:
+            self._pending -= 1
+        try:
+            await self._handler(channel)
+        except ChannelError as error:
+            log.info("dropped %s: %s", channel.peer, error)
+        except asyncio.CancelledError:
+            channel.abort()
+            raise
+        except Exception:
+            log.exception("the handler of %s failed", channel.peer)
+        await channel.close()
+
+    async def close(self) -> None:
+        """Stop accepting and end every handler."""
+        if self.server is not None:
+            self.server.close()
+        if self.path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+            self.path = None
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """ "host:port" or "[v6]:port" as (host, port). Raises ChannelError for anything else."""
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ChannelError(f'{address!r} is not an address: give "host:port" or "unix:/path"')
+    return host, int(port)
+
+
+def _path(address: str) -> str:
+    path = address.removeprefix("unix:")
+    if not path or len(os.fsencode(path)) > 107:
+        raise ChannelError(f"{address!r}: a Unix socket needs a path of 1 to 107 bytes")
+    return path
+
+
+def _clear_stale(path: str) -> None:
+    """Remove the socket file of a dead listener; leave a live one's (asyncio would take its place silently)."""
+    if not os.path.exists(path):
+        return
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(path)
+    except ConnectionRefusedError:
+        os.unlink(path)
+    else:
+        raise OSError(errno.EADDRINUSE, "in use")
+    finally:
+        probe.close()
+
+
+def _offered() -> str:
+    try:
+        with open("/proc/sys/net/ipv4/tcp_available_congestion_control") as file:
+            return file.read().strip()
+    except OSError:
+        return "(unknown)"

@@ -1,0 +1,192 @@
+"""How a message is laid out in bytes: fixed prefix, typed header, raw tensor bytes. No I/O and no torch here.
+
+Sockets are `d3node.tcp`'s business, what the kinds mean is in `d3node.protocol`. A frame, all integers big-endian:
+
+| offset | bytes | field                                                                                    |
+|--------|-------|------------------------------------------------------------------------------------------|
+| 0      | 4     | magic "D3NF"                                                                             |
+| 4      | 2     | protocol version (`d3node.protocol.VERSION`)                                             |
+| 6      | 2     | zero                                                                                     |
+| 8      | 4     | header length H                                                                          |
+| 12     | 8     | payload length P                                                                         |
+| 20     | H     | header: msgpack array [kind, sent_at, fields, [[dtype, [dim, ..]], ..]]                  |
+| 20+H   | P     | the tensors' C-contiguous bytes, little-endian, in the header's order, without padding   |
+
+`sent_at` is the sender's clock as a 64-bit float, always 9 bytes in msgpack: a frame's size does not depend on the clock, so byte
+counts repeat exactly. `wire_size` says what a frame takes without building it; `sim` counts with it what `tcp` sends.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from d3node.channel import Message
+from d3node.errors import ProtocolError
+from d3node.protocol import VERSION, check_fields
+
+MAGIC: Final = b"D3NF"
+PREFIX: Final = struct.Struct(">4sHHIQ")
+PREFIX_BYTES: Final = PREFIX.size
+ITEM_BYTES: Final[dict[str, int]] = {
+    "float32": 4,
+    "float64": 8,
+    "float16": 2,
+    "bfloat16": 2,
+    "uint8": 1,
+    "int8": 1,
+    "int16": 2,
+    "int32": 4,
+    "int64": 8,
+}
+"""The dtypes that may travel, and the size of an item."""
+_DEPTH: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a receiver accepts; checked before memory is allocated.
+
+    `stall_s`: a peer that stops in the middle of a frame for this long is cut off. `buffered_bytes`: messages received but not
+    yet taken by the agent; above it the connection is not read (one message may always be in the making).
+    """
+
+    header_bytes: int = 1 << 20
+    payload_bytes: int = 1 << 30
+    payloads: int = 256
+    dimensions: int = 8
+    buffered_bytes: int = 256 << 20
+    handshake_s: float = 10.0
+    stall_s: float = 60.0
+    pending_handshakes: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadSpec:
+    """dtype, shape and size of one tensor that follows the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A decoded header."""
+
+    kind: str
+    sent_at: float
+    fields: dict[str, Any]
+    payloads: tuple[PayloadSpec, ...]
+
+
+_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+
+def encode_header(message: Message, sent_at: float) -> bytes:
+    """The msgpack header of a message. Raises ProtocolError for fields that msgpack does not know."""
+    specs = [(payload.dtype, payload.shape) for payload in message.payloads]
+    try:
+        packed: bytes = _pack((message.kind, float(sent_at), message.fields, specs))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ProtocolError(f"a {message.kind!r} message has fields that cannot be sent: {error}") from error
+    return packed
+
+
+def encode_head(message: Message, sent_at: float) -> bytes:
+    """Prefix and header of a message; its payloads' bytes follow on the wire as they are."""
+    header = encode_header(message, sent_at)
+    return PREFIX.pack(MAGIC, VERSION, 0, len(header), payload_bytes(message)) + header
+
+
+def payload_bytes(message: Message) -> int:
+    """Bytes of a message's tensors."""
+    return sum(payload.nbytes for payload in message.payloads)
+
+
+def header_bytes(message: Message) -> int:
+    """Bytes of prefix and header of a message, whatever the clock says."""
+    return PREFIX_BYTES + len(encode_header(message, 0.0))
+
+
+def wire_size(message: Message) -> int:
+    """Bytes of the whole frame."""
+    return header_bytes(message) + payload_bytes(message)
+
+
+def decode_prefix(data: bytes | bytearray | memoryview, limits: Limits) -> tuple[int, int]:
+    """Header and payload length of a prefix of 20 bytes. Raises ProtocolError for anything else, or above the limits."""
+    magic, version, zero, header, payload = PREFIX.unpack(data)
+    if magic != MAGIC:
+        raise ProtocolError(f"not a frame of d3node: it starts with {bytes(magic)!r} instead of {MAGIC!r}")
+    if version != VERSION:
+        raise ProtocolError(f"the peer speaks version {version} of the protocol, this side version {VERSION}")
+    if zero != 0:
+        raise ProtocolError("the reserved bytes of a frame's prefix must be zero")
+    if not 0 < header <= limits.header_bytes:
+        raise ProtocolError(f"a header of {header} bytes; at most {limits.header_bytes} are accepted")
+    if payload > limits.payload_bytes:
+        raise ProtocolError(f"tensors of {payload} bytes; at most {limits.payload_bytes} are accepted")
+    return header, payload
+
+
+def decode_header(data: bytes | bytearray | memoryview, payload_length: int, limits: Limits) -> Header:
+    """A header from its bytes, held against the prefix's payload length. Raises ProtocolError for anything illegal."""
+    try:
+        raw = msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
+    except Exception as error:  # msgpack has a dozen of them, RecursionError among them
+        raise ProtocolError(f"the header is not msgpack: {type(error).__name__}") from None
+    if not isinstance(raw, list) or len(raw) != 4:
+        raise ProtocolError("the header must be an array of kind, sent_at, fields and payloads")
+    kind, sent_at, fields, specs = raw
+    if not isinstance(kind, str) or not isinstance(fields, dict) or not isinstance(specs, list):
+        raise ProtocolError("the header must be an array of text, float, map and array")
+    if not isinstance(sent_at, float) or not math.isfinite(sent_at):
+        raise ProtocolError("sent_at must be a finite 64-bit float")
+    check_fields(kind, fields)
+    _check_plain(fields, _DEPTH)
+    if len(specs) > limits.payloads:
+        raise ProtocolError(f"{len(specs)} tensors in a message; at most {limits.payloads} are accepted")
+    payloads = tuple(_decode_spec(spec, limits) for spec in specs)
+    if sum(spec.nbytes for spec in payloads) != payload_length:
+        raise ProtocolError("the tensors' shapes do not add up to the payload length of the prefix")
+    return Header(kind, sent_at, fields, payloads)
+
+
+def _decode_spec(spec: Any, limits: Limits) -> PayloadSpec:
+    if not isinstance(spec, list) or len(spec) != 2 or not isinstance(spec[0], str) or not isinstance(spec[1], list):
+        raise ProtocolError("a tensor is described by dtype and shape")
+    dtype, shape = spec
+    item = ITEM_BYTES.get(dtype)
+    if item is None:
+        raise ProtocolError(f"tensors of dtype {dtype[:40]!r} are not accepted; known are {', '.join(ITEM_BYTES)}")
+    if len(shape) > limits.dimensions:
+        raise ProtocolError(f"a tensor of {len(shape)} dimensions; at most {limits.dimensions} are accepted")
+    if any(type(dim) is not int or not 0 <= dim <= limits.payload_bytes for dim in shape):
+        raise ProtocolError("a tensor's dimensions must be whole numbers from 0 up to the payload limit")
+    return PayloadSpec(dtype, tuple(shape), math.prod(shape) * item)
+
+
+def _check_plain(value: Any, depth: int) -> None:
+    """JSON-like only: text keys, finite numbers, no binary, no extension types, bounded depth."""
+    if isinstance(value, dict):
+        if depth == 0:
+            raise ProtocolError("the header's fields are nested too deeply")
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ProtocolError("keys of maps must be text")
+            _check_plain(item, depth - 1)
+    elif isinstance(value, list):
+        if depth == 0:
+            raise ProtocolError("the header's fields are nested too deeply")
+        for item in value:
+            _check_plain(item, depth - 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ProtocolError("numbers must be finite")
+    elif value is not None and not isinstance(value, str | int):
+        raise ProtocolError(f"fields of type {type(value).__name__} are not accepted")
