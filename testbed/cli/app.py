@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(
@@ -16,6 +18,6 @@ app = typer.Typer(
 
 @app.callback()
 def _main(
-    debug: bool = typer.Option(False, "--debug", help="Show tracebacks (may stand behind any command)."),
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (may stand behind any command).")] = False,
 ) -> None:
     """Decomposed DNN inference over device, edge and cloud, on an emulated network."""

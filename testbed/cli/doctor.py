@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
 from rich.table import Table
 
 from testbed import machine
 from testbed.cli.app import app
 from testbed.cli.console import out, print_json, verb
+from testbed.cli.options import Json
 
 
 @verb(app, "doctor")
-def doctor(
-    as_json: bool = typer.Option(False, "--json", help="Print the facts as JSON."),
-) -> None:
+def doctor(as_json: Json = False) -> None:
     """What this machine can do: tools, kernel features, backends, and what to install for the rest."""
     facts = machine.facts()
     if as_json:

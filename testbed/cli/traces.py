@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,6 +13,7 @@ from rich.table import Table
 from testbed.cli import units
 from testbed.cli.app import app
 from testbed.cli.console import out, print_json, verb
+from testbed.cli.options import Json
 from testbed.errors import TraceError
 from testbed.report.curves import sparkline, summary
 from traces.errors import TraceFormatError
@@ -24,10 +25,8 @@ from traces.write import to_csv, to_mahimahi
 traces = typer.Typer(help="Traces of rate, delay, loss and free CPU: list, show, convert.", no_args_is_help=True)
 app.add_typer(traces, name="traces")
 
-NAME = typer.Argument(
-    metavar="TRACE", help='A file, a shipped name, or a specification such as "generate:lte?seed=3&duration=60".'
-)
-JSON = typer.Option(False, "--json", help="Print the figures as JSON.")
+_HELP = 'A file, a shipped name, or a specification such as "generate:lte?seed=3&duration=60".'
+Name = Annotated[str, typer.Argument(metavar="TRACE", help=_HELP)]
 SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "rate_bps": ("rate", units.rate),
     "delay_s": ("delay", units.seconds),
@@ -44,7 +43,7 @@ class Format(StrEnum):
 
 
 @verb(traces, "list")
-def list_traces(as_json: bool = JSON) -> None:
+def list_traces(as_json: Json = False) -> None:
     """The shipped traces, and the presets of the generator."""
     found = {name: _facts(_load(name)) for name in shipped()}
     if as_json:
@@ -63,7 +62,7 @@ def list_traces(as_json: bool = JSON) -> None:
 
 
 @verb(traces, "show")
-def show(name: str = NAME, as_json: bool = JSON) -> None:
+def show(name: Name, as_json: Json = False) -> None:
     """Figures and a picture of one trace."""
     trace = _load(name)
     facts = _facts(trace)
@@ -86,9 +85,9 @@ def show(name: str = NAME, as_json: bool = JSON) -> None:
 
 @verb(traces, "convert")
 def convert(
-    name: str = NAME,
-    to: Format = typer.Option(Format.csv, "--to", help="Format to write."),
-    target: Path | None = typer.Option(None, "--out", help="File to write; standard output if absent."),
+    name: Name,
+    to: Annotated[Format, typer.Option("--to", help="Format to write.")] = Format.csv,
+    target: Annotated[Path | None, typer.Option("--out", help="File to write; standard output if absent.")] = None,
 ) -> None:
     """Write a trace in another format; also the way to keep a generated one."""
     trace = _load(name)

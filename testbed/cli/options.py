@@ -1,0 +1,60 @@
+"""Options that several verbs share, and the scenario they add up to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from testbed.scenario.load import load
+from testbed.scenario.schema import Scenario
+
+Json = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
+ScenarioName = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help='A scenario file (.toml), or a shipped one by name, such as "quickstart".')
+]
+Planners = Annotated[
+    list[str] | None, typer.Option("--planner", metavar="NAME", help="A planner; repeat for several. Replaces the scenario's.")
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", metavar="NAME", help="Zoo name, package.module:factory or .pt2 file; repeatable. Replaces the scenario's."
+    ),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of arrivals, weights and images.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help='Override a key of the scenario, e.g. links.backbone.delay="0 ms"; repeatable.'
+    ),
+]
+
+
+def scenario_of(
+    name: str,
+    overrides: list[str] | None = None,
+    planners: list[str] | None = None,
+    models: list[str] | None = None,
+    seed: int | None = None,
+) -> Scenario:
+    """The scenario a command line asks for. Raises ScenarioError."""
+    given = list(overrides or ())
+    if planners:
+        given.append(f"planning.planners={_strings(planners)}")
+    if models:
+        given.append(f"model.names={_strings([_located(model) for model in models])}")
+    if seed is not None:
+        given.append(f"seed={seed}")
+    return load(name, given)
+
+
+def _strings(values: list[str]) -> str:
+    quoted = (value.replace("\\", "\\\\").replace('"', '\\"') for value in dict.fromkeys(values))
+    return "[" + ", ".join(f'"{value}"' for value in quoted) + "]"
+
+
+def _located(model: str) -> str:
+    """A `.pt2` file given on the command line is relative to the current folder, not to the scenario's."""
+    return str(Path(model).resolve()) if model.endswith(".pt2") else model
