@@ -1,0 +1,114 @@
+"""One direction of a link as the fluid model sees it, and the max-min fair shares of the streams that cross such links.
+
+Who sends what and when is `flow.py`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from testbed.scenario.state import LinkState
+from topologies.layout import Direction
+
+
+class Crossing(Protocol):
+    """What a link knows of a stream that crosses it."""
+
+    @property
+    def forward(self) -> tuple[FlowLink, ...]:
+        """The links it crosses, in order."""
+        ...
+
+    def set_rate(self, rate: float, now: float) -> None:
+        """Send at another rate (bytes/s) from now on."""
+        ...
+
+
+class FlowLink:
+    """One direction of a link: its state, the streams that are sending over it now, and totals of those that have.
+
+    `rate` is in bytes/s; `streams` keeps the order of arrival, so that nothing depends on hashes. Totals are wire bytes and
+    packets of data, ACKs (which take no capacity in this model), message bytes, and packets lost.
+    """
+
+    __slots__ = (
+        "acks", "data_bytes", "data_packets", "delay", "direction", "drops", "loss", "message_bytes", "name", "offered",
+        "queue_bytes", "rate", "since", "streams",
+    )  # fmt: skip
+
+    def __init__(self, name: str, direction: Direction, state: LinkState, queue_bytes: int | None, now: float) -> None:
+        self.name = name
+        self.direction = direction
+        self.rate = state.rate_bps / 8.0
+        self.delay = state.delay_s
+        self.loss = state.loss
+        self.queue_bytes = queue_bytes
+        self.streams: dict[Crossing, None] = {}
+        self.data_bytes = 0.0
+        self.data_packets = 0.0
+        self.message_bytes = 0
+        self.acks = 0
+        self.drops = 0.0
+        self.offered = 0.0
+        self.since = now
+
+    def offered_bytes(self, now: float) -> float:
+        """Bytes that the link could have carried since it was made."""
+        return self.offered + (self.rate * (now - self.since) if now > self.since else 0.0)
+
+    def change(self, state: LinkState, now: float) -> None:
+        """Take another state from `now` on. Who sends over the link must be re-planned by the caller."""
+        self.offered = self.offered_bytes(now)
+        self.since = now
+        self.rate = state.rate_bps / 8.0
+        self.delay = state.delay_s
+        self.loss = state.loss
+
+
+def component(links: Iterable[FlowLink]) -> list[Crossing]:
+    """Streams whose share can depend on these links: those on them, those that share any link with these, and so on."""
+    found: dict[Crossing, None] = {}
+    seen: set[FlowLink] = set()
+    todo = list(links)
+    while todo:
+        link = todo.pop()
+        if link not in seen:
+            seen.add(link)
+            for stream in link.streams:
+                if stream not in found:
+                    found[stream] = None
+                    todo.extend(stream.forward)
+    return list(found)
+
+
+def max_min(streams: Sequence[Crossing]) -> list[float]:
+    """Max-min fair rates (bytes/s) of streams, by progressive filling (Bertsekas and Gallager, Data Networks, 6.5.2).
+
+    The link that can give its streams least fixes their rate; what they leave on other links is shared by the rest. The
+    streams must be all that cross their links.
+    """
+    if len(streams) == 1:
+        return [min(link.rate for link in streams[0].forward)]
+    left: dict[FlowLink, float] = {}
+    waiting: dict[FlowLink, int] = {}
+    for stream in streams:
+        for link in stream.forward:
+            left[link] = link.rate
+            waiting[link] = waiting.get(link, 0) + 1
+    rates: dict[Crossing, float] = {}
+    while len(rates) < len(streams):
+        share, tightest = -1.0, None
+        for link, number in waiting.items():
+            if number and (tightest is None or left[link] / number < share):
+                share, tightest = left[link] / number, link
+        assert tightest is not None
+        share = max(share, 0.0)
+        for stream in tightest.streams:
+            if stream not in rates:
+                rates[stream] = share
+                for link in stream.forward:
+                    waiting[link] -= 1
+                    if share != float("inf"):
+                        left[link] -= share
+    return [rates[stream] for stream in streams]

@@ -1,0 +1,125 @@
+"""A network at the level of flows: messages on connections share links max-min fairly, under TCP's start-up and framing.
+
+A stream is one direction of a connection; it sends its messages one after the other. What the model has: the rate, delay and
+loss of every link on the path, changed at any moment with exact new finish times (rate 0 stalls, and what was left is sent
+when the rate returns); 66 bytes of headers for every 1448 of payload; store and forward of packets at each hop; an initial
+window of 10 segments and slow start (RFC 6928, RFC 5681) in rounds of one RTT; the window kept while a connection is warm.
+
+What it approximates or leaves out (the kernel-based backends have it): streams that share a link get their fair share at
+once, and a message never waits in a standing queue that other streams keep; there is no congestion avoidance: once a window
+fills the pipe, it stays; ACKs are counted on the way back (66 bytes for two segments) but take no capacity there. Loss p of a
+path costs a factor 1/(1-p) in bytes sent again, and holds the window at what the PFTK formula grants: right
+on average for long transfers, without the spread of single ones. Channels and messages are left to `sim_channels.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextvars import copy_context
+
+from testbed.backends.base import LinkCounters
+from testbed.backends.fairshare import FlowLink, component, max_min
+from testbed.backends.flow_stream import SEGMENT, Stream
+from testbed.costs.network import FRAME_OVERHEAD
+from testbed.scenario.state import LinkState
+from topologies.layout import Direction, Layout
+
+LinkKey = tuple[str, Direction]
+
+
+class FlowNetwork:
+    """Every link direction of a layout, and the streams over them. `loop` gives the time; events run on it."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        layout: Layout,
+        states: Mapping[LinkKey, LinkState],
+        queue_bytes: Mapping[str, int | None] | None = None,
+        slow_start_after_idle: bool = False,
+    ) -> None:
+        self.loop = loop
+        self.layout = layout
+        self.slow_start_after_idle = slow_start_after_idle
+        self.context = copy_context()
+        self.version = 0
+        queues = queue_bytes or {}
+        self.links: dict[LinkKey, FlowLink] = {
+            (link.name, direction): FlowLink(
+                link.name, direction, states[link.name, direction], queues.get(link.name), loop.time()
+            )
+            for link in layout.links
+            for direction in ("up", "down")
+        }
+        self._streams: dict[Stream, None] = {}
+
+    def connect(self, source: str, target: str) -> tuple[Stream, Stream]:
+        """The two directions of a new connection between two different hosts. Nothing is sent yet."""
+        there = tuple(self.links[link.name, direction] for link, direction in self.layout.path(source, target))
+        back = tuple(self.links[link.name, direction] for link, direction in self.layout.path(target, source))
+        pair = Stream(self, there, back), Stream(self, back, there)
+        self._streams.update(dict.fromkeys(pair))
+        return pair
+
+    def forget(self, stream: Stream) -> None:
+        """Let go of a stream that sends nothing more."""
+        self._streams.pop(stream, None)
+
+    def apply(self, name: str, direction: Direction, state: LinkState) -> None:
+        """Change one direction of a link from now on. Raises KeyError for a link that is not there."""
+        link = self.links[name, direction]
+        now = self.loop.time()
+        if (link.delay, link.loss) != (state.delay_s, state.loss):
+            self.version += 1
+        link.change(state, now)
+        if link.streams:
+            self.share((link,), now)
+
+    def share(self, links: tuple[FlowLink, ...], now: float) -> None:
+        """Give every stream whose share can depend on these links its max-min fair rate."""
+        streams = component(links)
+        for stream, rate in zip(streams, max_min(streams), strict=True):
+            stream.set_rate(rate, now)
+
+    def counters(self) -> dict[LinkKey, LinkCounters]:
+        """Totals of every link direction, messages that are half sent included."""
+        partly = self._half_sent()
+        found = {}
+        for key, link in self.links.items():
+            wire, message = partly.get(link, (0.0, 0.0))
+            found[key] = LinkCounters(
+                wire_bytes=int(link.data_bytes + wire) + FRAME_OVERHEAD * link.acks,
+                packets=int(link.data_packets + wire / SEGMENT) + link.acks,
+                drops=int(link.drops),
+                message_bytes=link.message_bytes + int(message),
+            )
+        return found
+
+    def utilisation(self) -> tuple[float, str]:
+        """Greatest share that a link direction has carried of what it could have, and its name (ACKs are free here)."""
+        now = self.loop.time()
+        partly = self._half_sent()
+        worst, name = 0.0, ""
+        for link in self.links.values():
+            offered = link.offered_bytes(now)
+            if offered > 0.0:
+                share = (link.data_bytes + partly.get(link, (0.0, 0.0))[0]) / offered
+                if share > worst:
+                    worst, name = share, f"{link.name} {link.direction}"
+        return worst, name
+
+    def busy(self) -> list[Stream]:
+        """Streams with a message that has not left in full."""
+        return [stream for stream in self._streams if stream.busy]
+
+    def _half_sent(self) -> dict[FlowLink, tuple[float, float]]:
+        now = self.loop.time()
+        partly: dict[FlowLink, tuple[float, float]] = {}
+        for stream in self._streams:
+            if stream.busy:
+                wire, message = stream.half_sent(now)
+                for link in stream.forward:
+                    before = partly.get(link, (0.0, 0.0))
+                    partly[link] = (before[0] + wire, before[1] + message)
+        return partly
