@@ -1,8 +1,8 @@
 """Seeded made-up link traces with the statistics of real ones (`presets.py`).
 
-Model: y = ln(rate / mean) follows an auto-regression, y' = phi y + sigma sqrt(1 - phi^2) N(0, 1); rates are capped; outages (rate 0)
-with geometric lengths are laid over; the result is scaled to the mean asked for, exactly. Over 20,000 s of any preset the
-coefficient of variation is within 0.1 of the pool's, and the share of outage seconds within 0.01 (a test holds this). Same
+Model: y = ln(rate / mean) follows an auto-regression, y' = phi y + sigma sqrt(1 - phi^2) N(0, 1); rates are capped; outages
+(rate 0) with geometric lengths are laid over; the result is scaled to the mean asked for, exactly. Over 20,000 s of any preset
+the coefficient of variation is within 0.1 of the pool's, and the share of outage seconds within 0.01 (a test holds this). Same
 specification, same trace (only `random.Random` and `math` are used).
 """
 
