@@ -1,7 +1,7 @@
 """Costs of a model on the hosts of a scenario: the truth (what hosts take) and what planners are told.
 
 A host's profile is a device description's name, a device description of one's own (`.toml`), a profile file of
-`testbed profile`, or a predictor file (`.json`); a tier's default is D3's testbed. Reading those files is the other modules' task.
+`testbed profile`, or a predictor file (`.json`); a tier's default is D3's testbed. Other modules read those files.
 """
 
 from __future__ import annotations

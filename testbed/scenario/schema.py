@@ -62,7 +62,9 @@ class HostTable(Table):
     """`[hosts.TIER]` or `[hosts."NAME"]`: what a host can compute."""
 
     profile: str | None = Field(default=None, description="a device description, or a profile file written by `testbed profile`")
-    planner_profile: str | None = Field(default=None, description="what planners are told instead (a profile or a predictor file)")
+    planner_profile: str | None = Field(
+        default=None, description="what planners are told instead (a profile or a predictor file)"
+    )
     speed: float | None = Field(default=None, gt=0.0, description="relative to the profile")
     trace: str | None = Field(default=None, description="trace of the CPU share that is free")
     trace_loop: bool | None = None
