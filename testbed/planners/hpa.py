@@ -1,0 +1,185 @@
+"""HPA, D3's horizontal partition: a greedy pass over the graph's layers that puts every vertex on a tier.
+
+A reconstruction. Confirmed (patent CN112297014B, claim 1): vertices with three times, edges with three transfer times, an
+input vertex, graph layers by longest distance. Ours: the rest, with every open choice as a named option:
+
+- `candidates`: "any" tier not below the highest producer's, or only that tier and the "next" one.
+- `sis`: vertices that are tied to each other and decided once more. "successor": producers that feed the same vertex; when
+  one of them is placed high that vertex must follow, so the others' outputs cross anyway and they may be better off there.
+  "predecessor": consumers of one tensor; once it has crossed for one of them the others get it free. "off": no second look.
+- `band_low`, `band_high`: thresholds of partial re-partition. A change of a path or a host counts only when its rate, delay or
+  speed is outside [1 - band_low, 1 + band_high] times the value last used; 0 acts on all that is reported.
+
+What happens when conditions change is in `repartition.py`; tiles on the edge tier are `d3.py`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from d3node.graph import INPUT
+from d3node.plan import RANK, Plan
+from testbed.planners.base import Change, Decision, Problem
+from testbed.planners.options import read
+from testbed.planners.prices import CLOUD, DEVICE, Prices, make_plan, prices
+from testbed.planners.repartition import affected, beyond_bands, repartition, values_used
+
+
+class Rule:
+    """How HPA decides one vertex, given the ranks of the others. `sis` and `candidates` as in the module's docstring."""
+
+    def __init__(self, priced: Prices, sis: str, candidates: str) -> None:
+        self.priced = priced
+        self.sis = sis
+        self.reach = CLOUD if candidates == "any" else 1
+
+    def greedy(self, v: int, ranks: Sequence[int]) -> int:
+        """Cheapest allowed rank by own time plus incoming transfers; the lowest among equals. No look-ahead."""
+        compute, hop = self.priced.compute, self.priced.hop
+        producers = self.priced.facts.producers[v]
+        floor = DEVICE
+        for u in producers:
+            if ranks[u] > floor:
+                floor = ranks[u]
+        if floor == CLOUD:
+            return CLOUD
+        best, best_s = floor, float("inf")
+        for rank in range(floor, min(floor + self.reach, CLOUD) + 1):
+            seconds = compute[rank][v]
+            for u in producers:
+                if ranks[u] < rank:
+                    seconds += hop[ranks[u]][rank][u]
+            if seconds < best_s:
+                best, best_s = rank, seconds
+        return best
+
+    def tied(self, v: int) -> Iterable[int]:
+        """SIS vertices of v: those that share a consumer with it, or a producer."""
+        known = self.priced.facts
+        if self.sis == "successor":
+            return {w for s in known.consumers[v] for w in known.producers[s] if w not in (v, INPUT)}
+        if self.sis == "predecessor":
+            return {w for u in known.producers[v] for w in known.consumers[u] if w != v}
+        return ()
+
+    def decide(self, v: int, ranks: Sequence[int], decided: Sequence[bool] | None = None) -> int:
+        """Greedy choice, then a second look in the light of v's SIS vertices (those `decided`; all if None)."""
+        first = self.greedy(v, ranks)
+        if self.sis == "off" or first == CLOUD:
+            return first
+        if self.sis == "successor":
+            return self.pulled(v, first, ranks, decided)
+        return self.shared(v, ranks, decided)
+
+    def pulled(self, v: int, first: int, ranks: Sequence[int], decided: Sequence[bool] | None = None) -> int:
+        """SIS "successor": how high v should be, given that its output must reach its highest co-producer's rank anyway.
+
+        Never above a decided consumer that stays lower, so that one-way flow holds.
+        """
+        known = self.priced.facts
+        target, ceiling = first, CLOUD
+        for s in known.consumers[v]:
+            if (decided is None or decided[s]) and ranks[s] < ceiling:
+                ceiling = ranks[s]
+            for w in known.producers[s]:
+                if w != v and ranks[w] > target and (decided is None or decided[w]):
+                    target = ranks[w]
+        best, best_s = first, float("inf")
+        top = min(target, ceiling, self.priced.floor(v, ranks) + self.reach)
+        for rank in range(first, max(first, top) + 1):
+            seconds = self.priced.compute[rank][v] + self.priced.incoming(v, rank, ranks)
+            if rank < target:
+                seconds += self.priced.hop[rank][target][v]
+            if seconds < best_s:
+                best, best_s = rank, seconds
+        return best
+
+    def shared(self, v: int, ranks: Sequence[int], decided: Sequence[bool] | None = None) -> int:
+        """SIS "predecessor": the greedy choice when tensors that have crossed for another consumer are free."""
+        priced = self.priced
+        floor = priced.floor(v, ranks)
+        best, best_s = floor, float("inf")
+        for rank in range(floor, min(floor + self.reach, CLOUD) + 1):
+            seconds = priced.compute[rank][v]
+            for u in priced.facts.producers[v]:
+                own = ranks[u]
+                if own >= rank:
+                    continue
+                others = [ranks[w] for w in priced.facts.consumers[u] if w != v and (decided is None or decided[w])]
+                if priced.relay:
+                    there = max((r for r in others if own < r <= rank), default=max(own, DEVICE))
+                    if any(r > rank for r in others):
+                        there = rank
+                    seconds += priced.hop[there][rank][u] if there < rank else 0.0
+                elif rank not in others:
+                    seconds += priced.hop[own][rank][u]
+            if seconds < best_s:
+                best, best_s = rank, seconds
+        return best
+
+
+def partition(rule: Rule) -> list[int]:
+    """Ranks of all vertices by one pass over the graph layers, each followed by its SIS step."""
+    known = rule.priced.facts
+    size = len(known.producers)
+    ranks = [DEVICE] * size
+    decided = [False] * size
+    decided[INPUT] = True
+    for layer in known.layers[1:]:
+        for v in layer:
+            ranks[v] = rule.greedy(v, ranks)
+        if rule.sis == "off":
+            continue
+        for v in layer:
+            decided[v] = True
+        if rule.sis == "successor":
+            for v in layer:
+                if ranks[v] > DEVICE and len(known.consumers[v]) > 0:
+                    for w in sorted(rule.tied(v)):
+                        if decided[w] and ranks[w] < ranks[v]:
+                            ranks[w] = rule.pulled(w, ranks[w], ranks, decided)
+        else:
+            for v in layer:
+                if ranks[v] != CLOUD and any(len(known.consumers[u]) > 1 for u in known.producers[v]):
+                    ranks[v] = rule.shared(v, ranks, decided)
+    return ranks
+
+
+class Hpa:
+    """D3 without tiles."""
+
+    name = "hpa"
+
+    def plan(self, problem: Problem) -> Decision:
+        """A full pass over the graph."""
+        values = read(problem, self.name)
+        priced = prices(problem)
+        ranks = partition(Rule(priced, values["sis"], values["candidates"]))
+        plan = make_plan(self.name, problem, ranks, notes=notes_of(problem, values))
+        return Decision(plan, priced.objective(ranks), priced.facts.everything)
+
+    def replan(self, problem: Problem, current: Plan, change: Change) -> Decision:
+        """Partial re-partition: only what the change affects, and on from there while decisions change."""
+        if len(current.tiers) != len(problem.graph) or current.hosts != problem.hosts:
+            return self.plan(problem)
+        values = read(problem, self.name)
+        priced = prices(problem)
+        change = beyond_bands(problem, current, change, values["band_low"], values["band_high"])
+        rule = Rule(priced, values["sis"], values["candidates"])
+        before = [RANK[tier] for tier in current.tiers]
+        ranks, touched = repartition(rule, before, affected(problem, priced, before, change))
+        notes = notes_of(problem, values, current, change)
+        return Decision(make_plan(self.name, problem, ranks, notes=notes), priced.objective(ranks), touched)
+
+
+def notes_of(
+    problem: Problem, values: dict[str, Any], current: Plan | None = None, change: Change | None = None
+) -> dict[str, Any]:
+    """Notes of a plan: the readings it was made with and the values it used, those of unchanged paths and hosts carried over."""
+    used = values_used(problem)
+    if current is not None and change is not None:
+        kept = current.notes.get("used", {})
+        acted = change.paths | {f"speed:{host}" for host in change.hosts}
+        used = {name: value if name in acted else kept.get(name, value) for name, value in used.items()}
+    return {"sis": values["sis"], "candidates": values["candidates"], "used": used}

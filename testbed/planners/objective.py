@@ -1,0 +1,36 @@
+"""D3's objective of a plan: the sum of its compute and transfer seconds, over exactly what its programs do and send.
+
+No overlap, no queues: that is `evaluate.critical_path`. The result's way back is not part of D3's objective.
+"""
+
+from __future__ import annotations
+
+from d3node.plan import TIERS, Plan
+from d3node.program import lower
+from testbed.planners.base import Problem
+from testbed.planners.tiling import stack_times
+
+
+def objective_s(problem: Problem, plan: Plan) -> float:
+    """Seconds of all steps plus all sends of a legal plan; a stack counts as the VSM cost model's time for it.
+
+    With route "relay" a tensor crosses each tier boundary at most once, with "direct" it goes once to every tier that
+    needs it. Raises PlanError for an illegal plan.
+    """
+    graph = problem.graph
+    plan.check(graph)
+    tier_of = {host: tier for tier, host in plan.hosts.items()}
+    total = 0.0
+    programs = lower(graph, plan, problem.network.route)
+    for tier in TIERS:
+        if tier not in programs:
+            continue
+        program = programs[tier]
+        for step in program.steps:
+            if step.stack is None:
+                total += problem.costs.run_s(step.vertices, tier, program.host)
+            else:
+                total += stack_times(problem, plan.stacks[step.stack]).total_s
+        for send in program.sends:
+            total += problem.network.transfer_s(graph[send.vertex].output_bytes, tier, tier_of[send.host])
+    return total

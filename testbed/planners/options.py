@@ -1,0 +1,120 @@
+"""Reading `[planning.options]`: typed values, and an error that names the nearest known option.
+
+A key may stand for all planners that know it (`sis = "off"`) or for one (`[planning.options.hpa]`, `sis = "off"`); the
+second wins. What the options mean is in the planners' own files.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.errors import PlannerError
+from testbed.planners.base import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An option that takes one of a few words; the first is the default unless another is named."""
+
+    words: tuple[str, ...]
+    default: str
+
+    def read(self, key: str, value: object) -> str:
+        """The word. Raises PlannerError for any other."""
+        if not isinstance(value, str) or value not in self.words:
+            near = difflib.get_close_matches(str(value), self.words, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise PlannerError(f"[planning.options] {key}: {value!r} is not one of {', '.join(self.words)}{hint}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """An option that takes a number within bounds; whole numbers only where `whole` is set."""
+
+    default: float
+    low: float
+    high: float
+    whole: bool = False
+
+    def read(self, key: str, value: object) -> float:
+        """The number. Raises PlannerError for anything else, or outside the bounds."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            raise PlannerError(f"[planning.options] {key}: {value!r} is not a number from {self.low:g} to {self.high:g}")
+        if self.whole and value != int(value):
+            raise PlannerError(f"[planning.options] {key}: {value!r} is not a whole number")
+        return float(value)
+
+
+Option = Choice | Number
+
+HPA_OPTIONS: dict[str, Option] = {
+    "sis": Choice(("successor", "predecessor", "off"), "successor"),
+    "candidates": Choice(("any", "next"), "any"),
+    "band_low": Number(0.0, 0.0, 1.0),
+    "band_high": Number(0.0, 0.0, 1e6),
+}
+VSM_OPTIONS: dict[str, Option] = {
+    "shares": Choice(("speed", "equal"), "speed"),
+    "grids": Choice(("all", "rows", "columns"), "all"),
+    "max_hosts": Number(64.0, 1.0, 64.0, whole=True),
+}
+D3_OPTIONS: dict[str, Option] = {
+    **HPA_OPTIONS,
+    **VSM_OPTIONS,
+    "edge_costs": Choice(("single", "tiled"), "single"),
+}
+BUILT_IN: dict[str, dict[str, Option]] = {
+    "device-only": {},
+    "edge-only": {},
+    "cloud-only": {},
+    "hpa": HPA_OPTIONS,
+    "d3": D3_OPTIONS,
+    "optimal": {},
+    "optimal-tiles": VSM_OPTIONS,
+    "exhaustive": {},
+}
+"""Planners of this package and the options that each one knows."""
+
+
+def read(problem: Problem, planner: str, own: Mapping[str, Option] | None = None) -> dict[str, Any]:
+    """Values of all options of one planner, defaults filled in.
+
+    `own` is for planners from elsewhere; built-in ones are looked up. An option of another built-in planner is passed
+    over (one scenario may run several). Raises PlannerError for an option that nobody knows, or a value out of range.
+    """
+    known = BUILT_IN[planner] if own is None else own
+    values: dict[str, Any] = {key: option.default for key, option in known.items()}
+    if not problem.options:
+        return values
+    everybody = {key for options in BUILT_IN.values() for key in options} | set(known)
+    for key, value in problem.options.items():
+        if isinstance(value, Mapping):
+            _check_table(key, planner)
+        elif key in known:
+            values[key] = known[key].read(key, value)
+        elif key not in everybody:
+            raise PlannerError(_unknown(key, everybody | set(BUILT_IN), "no planner has the option"))
+    table = problem.options.get(planner, {})
+    if not isinstance(table, Mapping):
+        raise PlannerError(f"[planning.options] {planner}: expected a table of options, got {table!r}")
+    for key, value in table.items():
+        if key not in known:
+            raise PlannerError(_unknown(key, known, f"planner {planner!r} has no option"))
+        values[key] = known[key].read(f"{planner}.{key}", value)
+    return values
+
+
+def _check_table(name: str, planner: str) -> None:
+    """A table for a planner from elsewhere is its own business, but a misspelt built-in name is not."""
+    if name not in BUILT_IN and name != planner and (near := difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.75)):
+        raise PlannerError(f"[planning.options.{name}]: no such planner; did you mean {near[0]!r}?")
+
+
+def _unknown(key: str, known: Mapping[str, Any] | set[str], what: str) -> str:
+    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.3)
+    names = ", ".join(sorted(known)) or "none"
+    return f"[planning.options] {what} {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {names}")

@@ -1,0 +1,145 @@
+"""All prices of one problem as flat lists, and D3's sum objective over them: the inner loop of every planner.
+
+What a stack of tiles costs is in `tiling.py`; the same objective, computed from what a plan's programs really send, is in
+`objective.py`, and the tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from d3node.graph import INPUT, LayerGraph
+from d3node.plan import TIERS, Plan, Stack
+from testbed.costs.network import MESSAGE_HEADER_BYTES, Path, frame_bytes
+from testbed.costs.table import TierCosts
+from testbed.planners.base import Problem
+
+DEVICE, EDGE, CLOUD = 0, 1, 2
+"""Ranks of the tiers, as in `d3node.plan.RANK`; planners compute with ranks and write tier names into plans."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFacts:
+    """What planners ask of a graph again and again: neighbours, D3's graph layers, wire bits of every output, all vertices."""
+
+    producers: tuple[tuple[int, ...], ...]
+    consumers: tuple[tuple[int, ...], ...]
+    layers: tuple[tuple[int, ...], ...]
+    wire_bits: tuple[float, ...]
+    everything: frozenset[int]
+
+
+def facts(graph: LayerGraph) -> GraphFacts:
+    """Facts of a graph, worked out once and kept on it."""
+    found = graph.__dict__.get("_planner_facts")
+    if found is None:
+        layers: list[list[int]] = [[] for _ in range(max(graph.levels) + 1)]
+        for v, level in enumerate(graph.levels):
+            layers[level].append(v)
+        found = GraphFacts(
+            producers=tuple(vertex.inputs for vertex in graph),
+            consumers=graph.successors,
+            layers=tuple(tuple(layer) for layer in layers),
+            wire_bits=tuple(8.0 * frame_bytes(vertex.output_bytes + MESSAGE_HEADER_BYTES) for vertex in graph),
+            everything=frozenset(range(len(graph))),
+        )
+        graph.__dict__["_planner_facts"] = found
+    return cast(GraphFacts, found)
+
+
+def totals(costs: TierCosts) -> list[float]:
+    """Fixed plus scaled seconds of every vertex on a tier's reference host, worked out once and kept on the table."""
+    found = costs.__dict__.get("_totals")
+    if found is None:
+        found = [fixed + scaled for fixed, scaled in zip(costs.fixed_s, costs.scaled_s, strict=True)]
+        costs.__dict__["_totals"] = found
+    return cast("list[float]", found)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Prices of one problem in seconds: `compute[rank][v]` on the tier's leading host, `hop[a][b][u]` to move u's output from
+    rank a to a higher rank b (with route "relay" device -> cloud is the sum of both hops)."""
+
+    facts: GraphFacts
+    compute: tuple[list[float], list[float], list[float]]
+    hop: tuple[tuple[list[float], ...], ...]
+    relay: bool
+
+    def incoming(self, v: int, rank: int, ranks: Sequence[int]) -> float:
+        """Seconds to bring all inputs of v to a rank, each consumer paying for itself."""
+        hop = self.hop
+        return sum(hop[ranks[u]][rank][u] for u in self.facts.producers[v] if ranks[u] < rank)
+
+    def floor(self, v: int, ranks: Sequence[int]) -> int:
+        """Lowest rank that one-way flow leaves to v."""
+        return max((ranks[u] for u in self.facts.producers[v]), default=DEVICE)
+
+    def sent(self, u: int, ranks: Sequence[int]) -> float:
+        """Seconds that u's output takes in all: over each boundary at most once ("relay"), or once per tier ("direct")."""
+        own, hop = ranks[u], self.hop
+        if self.relay:
+            far = max((ranks[w] for w in self.facts.consumers[u]), default=own)
+            return hop[own][far][u] if far > own else 0.0
+        return sum(hop[own][far][u] for far in {ranks[w] for w in self.facts.consumers[u]} if far > own)
+
+    def objective(self, ranks: Sequence[int]) -> float:
+        """D3's objective for an untiled placement: sum of compute and transfer seconds."""
+        compute = self.compute
+        total = sum([compute[rank][v] for v, rank in enumerate(ranks)])
+        if self.relay:
+            consumers = self.facts.consumers
+            for u, own in enumerate(ranks):
+                if own != CLOUD:
+                    for w in consumers[u]:
+                        if ranks[w] != own:
+                            total += self.sent(u, ranks)
+                            break
+            return total
+        return total + sum(self.sent(u, ranks) for u in range(len(ranks)))
+
+
+def prices(problem: Problem, edge_s: Sequence[float] | None = None) -> Prices:
+    """Prices of a problem; `edge_s` replaces the edge tier's compute seconds (they may count tiling)."""
+    known = facts(problem.graph)
+    compute = []
+    for rank, tier in enumerate(TIERS):
+        if rank == EDGE and edge_s is not None:
+            compute.append(list(edge_s))
+            continue
+        speed = problem.costs.speed.get(problem.hosts[tier], 1.0)
+        compute.append([seconds / speed for seconds in totals(problem.costs.tiers[tier])])
+    for (v, tier), factor in problem.costs.factor.items():
+        rank = TIERS.index(tier)
+        if rank != EDGE or edge_s is None:
+            compute[rank][v] *= factor
+    for row in compute:
+        row[INPUT] = 0.0
+    network = problem.network
+    relay = network.route == "relay"
+    up, across = _moves(known, network.device_edge), _moves(known, network.edge_cloud)
+    far = [a + b for a, b in zip(up, across, strict=True)] if relay else _moves(known, network.device_cloud)
+    hop: tuple[tuple[list[float], ...], ...] = (([], up, far), ([], [], across), ([], [], []))
+    return Prices(known, (compute[0], compute[1], compute[2]), hop, relay)
+
+
+def _moves(known: GraphFacts, path: Path) -> list[float]:
+    """`Path.transfer_s` of every vertex's output."""
+    rate, delay = max(path.rate_bps, 1e3), path.delay_s
+    return [delay + bits / rate for bits in known.wire_bits]
+
+
+def make_plan(
+    planner: str, problem: Problem, ranks: Sequence[int], stacks: tuple[Stack, ...] = (), notes: dict[str, Any] | None = None
+) -> Plan:
+    """A plan from ranks."""
+    return Plan(
+        planner=planner,
+        model=problem.graph.name,
+        tiers=tuple([TIERS[rank] for rank in ranks]),
+        hosts=dict(problem.hosts),
+        stacks=stacks,
+        notes=notes or {},
+    )
