@@ -1,0 +1,103 @@
+"""A small per-user cache of layer graphs, so that planning and sizes-only runs need not import torch.
+
+One JSON file per model under $XDG_CACHE_HOME/d3-testbed/graphs (or ~/.cache). The name of the file is a digest of everything that
+the graph depends on; a stale entry is therefore never found, and deleting the folder is always safe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from d3node.errors import ModelError
+from d3node.graph import LayerGraph
+from d3node.zoo import kind_of
+
+LIBRARIES = ("torch", "torchvision", "timm")
+CODE = ("graph", "instructions", "operators", "reading", "capture", "zoo")
+"""Modules of this package whose text decides what a graph looks like."""
+
+
+def folder() -> Path:
+    """Where entries are kept."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "d3-testbed" / "graphs"
+
+
+def key(source: str) -> str:
+    """Digest of a model's name, the versions of the libraries, the capturing code, and the files the model comes from."""
+    kind = kind_of(source)
+    facts: dict[str, object] = {"source": source, "python": sys.version_info[:2], "versions": [_version(n) for n in LIBRARIES]}
+    facts["code"] = [hashlib.sha256((Path(__file__).parent / f"{name}.py").read_bytes()).hexdigest() for name in CODE]
+    if kind == "file":
+        facts["source"] = str(Path(source).resolve())
+        facts["files"] = _stat([Path(source)])
+    elif kind == "factory":
+        facts["files"] = _stat(_module_files(source.partition(":")[0]))
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def get(source: str) -> LayerGraph | None:
+    """The cached graph of a model, or None. An unreadable entry counts as none."""
+    try:
+        return LayerGraph.from_json((folder() / f"{key(source)}.json").read_text())
+    except (OSError, UnicodeDecodeError):
+        return None
+    except ModelError:
+        if kind_of(source):  # raises for an unknown name; a damaged entry is simply made again
+            return None
+        raise
+
+
+def put(source: str, graph: LayerGraph) -> None:
+    """Keep a graph; written to a temporary file first and renamed, so that readers never see half.
+
+    A home that cannot be written to is no error.
+    """
+    with suppress(OSError):
+        folder().mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder(), suffix=".part")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(graph.to_json())
+            os.replace(temporary, folder() / f"{key(source)}.json")
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def _module_files(name: str) -> list[Path]:
+    """Python files of the top-level package that a factory lives in (it may build on its neighbours)."""
+    try:
+        spec = importlib.util.find_spec(name.partition(".")[0])
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise ModelError(f"model {name!r}: there is no module {name.partition('.')[0]!r} to import")
+    if spec.submodule_search_locations:
+        return sorted(file for place in spec.submodule_search_locations for file in Path(place).rglob("*.py"))
+    return [Path(spec.origin)] if spec.origin else []
+
+
+def _stat(files: list[Path]) -> list[tuple[str, int, int]]:
+    found = []
+    for file in files:
+        with suppress(OSError):
+            status = file.stat()
+            found.append((str(file), status.st_size, status.st_mtime_ns))
+    return found
