@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
-from traces.load import load as load_trace
-
 from testbed.errors import ScenarioError, TraceError
 from testbed.names import suggestion
 from testbed.scenario.schema import HostTable, LinkTable, Scenario, Table
 from testbed.scenario.state import LinkState
 from topologies.layout import Direction, Layout
 from traces.errors import TraceFormatError
+from traces.load import load as load_trace
 from traces.trace import Trace
 
 DEFAULT_RATE_BPS: Mapping[str, float] = {"access": 84.95e6, "lan": 1e9, "core": 1e9}

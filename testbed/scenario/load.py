@@ -67,10 +67,27 @@ def build(raw: dict[str, Any], overrides: Sequence[str] = (), *, file: Path | No
         _put(raw, key, value, override)
         given[key] = override
     try:
-        return Scenario.model_validate(raw)
+        return _located(Scenario.model_validate(raw))
     except ValidationError as error:
         problems = [_sentence(item, _origin(item, given, file, text)) for item in error.errors(include_url=False)]
         raise ScenarioError("\n".join(dict.fromkeys(problems))) from None
+
+
+def _located(scenario: Scenario) -> Scenario:
+    """Files of models and weights made absolute, so that nobody else has to know what they are relative to."""
+    model = scenario.model
+    names = tuple(_file(scenario, "model.names", n) if n.endswith(".pt2") else n for n in model.names)
+    weights = {name: _file(scenario, f"model.weights.{name}", path) for name, path in model.weights.items()}
+    if names == model.names and weights == model.weights:
+        return scenario
+    return scenario.model_copy(update={"model": model.model_copy(update={"names": names, "weights": weights})})
+
+
+def _file(scenario: Scenario, key: str, name: str) -> str:
+    path = Path(scenario.directory, name)
+    if not path.is_file():
+        raise ScenarioError(f"{key}: no such file: {path}")
+    return str(path)
 
 
 def parse_override(text: str) -> tuple[KeyPath, Any]:
