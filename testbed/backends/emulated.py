@@ -1,0 +1,251 @@
+"""A network in this namespace: Mininet hosts and Linux bridges from a layout, with shaped wires for links.
+
+Must run inside namespaces of its own (`testbed.backends.isolation`): it makes interfaces in the namespace of the caller and leaves
+their removal to the end of that namespace. Agents, captures and verdicts are left to others.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from testbed.backends import isolation, offload
+from testbed.backends.shaping import BURST_S, ClassCounters, Shaper, has_netem
+from testbed.errors import BackendError
+from testbed.scenario.state import LinkState
+from topologies.addresses import assign, segments
+from topologies.layout import Direction, Layout
+from topologies.mininet_topo import LayoutTopo
+
+DIRECTIONS: tuple[Direction, ...] = ("up", "down")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What to build, in plain values. `states` and `queues` (bytes) are keyed by link and direction."""
+
+    layout: Layout
+    states: dict[tuple[str, Direction], LinkState]
+    queues: dict[tuple[str, Direction], int]
+    offload: bool = False
+    slow_start_after_idle: bool = False
+    congestion_control: str = "cubic"
+    burst_s: float = BURST_S
+    stages: int | None = field(default=None)
+    """1: HTB only; 2: HTB then netem; None: two where the kernel has netem."""
+
+
+class EmulatedNetwork:
+    """The network, started by the constructor. Raises BackendError if anything is not as asked."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        self.spec = spec
+        self.layout = spec.layout
+        self.netlink = IPRoute()
+        _sysctl("net.ipv6.conf.all.disable_ipv6", "1")  # neighbour discovery would put frames on links that nobody asked for
+        _sysctl("net.ipv6.conf.default.disable_ipv6", "1")
+        self.netem = self._probe_netem()
+        self.stages = spec.stages or (2 if self.netem else 1)
+        if self.stages == 2 and not self.netem:
+            raise BackendError("two-stage shaping needs the kernel module sch_netem, which is not here")
+        from testbed.backends.wires import Wires
+
+        self.wires = Wires(self.netlink, two_stages=self.stages == 2)
+        self._net = self._start_mininet()
+        self.pids: dict[str, int] = {host.name: self._net[host.name].pid for host in self.layout.hosts}
+        self._configure_hosts()
+        self._offload = self._switch_offload()
+        self.shapers = {
+            (link.name, direction): self._shape(link.name, direction) for link in self.layout.links for direction in DIRECTIONS
+        }
+
+    def namespace(self, host: str) -> Path:
+        """The network namespace of a host."""
+        return Path(f"/proc/{self.pids[host]}/ns/net")
+
+    def apply(self, link: str, direction: Direction, state: LinkState) -> None:
+        """Change one direction of a link in place; in force (and read back) on return."""
+        self.shapers[link, direction].apply(state)
+
+    def counters(self) -> dict[tuple[str, Direction], ClassCounters]:
+        """Class counters of every link and direction."""
+        return {key: shaper.counters() for key, shaper in self.shapers.items()}
+
+    def port(self, link: str, direction: Direction) -> str:
+        """The interface that a direction leaves through after its queue: where a capture sees what the class counts."""
+        return self.wires.made[link].first[direction]
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the manifest."""
+        return {
+            "stages": ["htb", "netem"][: self.stages],
+            "netem": self.netem,
+            "burst_s": self.spec.burst_s,
+            "offload": self._offload,
+            "queues_bytes": {f"{link}/{direction}": n for (link, direction), n in self.spec.queues.items()},
+            "switch": "LinuxBridge",
+            "mininet": self._version,
+            "default_congestion_control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
+            "addresses": {f"{host}/{link}": address for (host, link), address in assign(self.layout).items()},
+        }
+
+    def stop(self) -> None:
+        """End Mininet's shells; the rest goes with the namespace."""
+        for node in (*self._net.hosts, *self._net.switches):
+            node.terminate()
+        self.netlink.close()
+
+    def _probe_netem(self) -> bool:
+        self.netlink.link("add", kind="veth", ifname="probe0", peer={"ifname": "probe1"})
+        index = self.netlink.link_lookup(ifname="probe0")[0]
+        try:
+            return has_netem(self.netlink, index)
+        finally:
+            self.netlink.link("del", index=index)
+
+    def _start_mininet(self) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Mininet 2.3 on newer Pythons
+            from mininet.log import setLogLevel
+            from mininet.net import VERSION, Mininet
+            from mininet.nodelib import LinuxBridge
+
+            from testbed.backends.wires import WireLink
+        setLogLevel("error")
+        Mininet.inited = True  # its first act would be to raise machine-wide limits; this program changes nothing outside
+        self._version = VERSION
+        try:
+            net = Mininet(
+                topo=LayoutTopo(self.layout), switch=LinuxBridge, link=partial(WireLink, wires=self.wires), controller=None
+            )
+            net.start()
+        except Exception as error:
+            raise BackendError(f"Mininet could not start the network: {error}") from error
+        return net
+
+    def _configure_hosts(self) -> None:
+        """Settings of every host's network namespace, and permanent neighbours so that no link carries ARP."""
+        addresses = assign(self.layout)
+        segment_of = {switch: k for k, switches in enumerate(segments(self.layout)) for switch in switches}
+        interfaces: dict[str, list[tuple[int, str, str, str]]] = {host.name: [] for host in self.layout.hosts}
+        for mininet_link, link in zip(self._links_in_order(), self.layout.links, strict=True):
+            for end, other, interface in ((link.a, link.b, mininet_link.intf1), (link.b, link.a, mininet_link.intf2)):
+                if end in interfaces:
+                    entry = (segment_of[other], interface.name, addresses[end, link.name], self._mac(end, interface.name))
+                    interfaces[end].append(entry)
+        for host, own in interfaces.items():
+            with self.inside(host), IPRoute() as netlink:
+                slow_start = str(int(self.spec.slow_start_after_idle))
+                _sysctl("net.ipv4.tcp_slow_start_after_idle", slow_start)
+                _sysctl("net.ipv4.tcp_no_metrics_save", "1")  # a connection must not inherit what an earlier one learnt
+                _sysctl("net.ipv6.conf.all.disable_ipv6", "1")
+                for segment, name, _, _ in own:
+                    index = netlink.link_lookup(ifname=name)[0]
+                    for peer, theirs in interfaces.items():
+                        for peer_segment, _, address, mac in theirs:
+                            if peer != host and peer_segment == segment:
+                                netlink.neigh("replace", dst=address, lladdr=mac, ifindex=index, state="permanent")
+
+    def _links_in_order(self) -> list[Any]:
+        by_name = {link._name: link for link in self._net.links}
+        return [by_name[link.name] for link in self.layout.links]
+
+    def _mac(self, host: str, interface: str) -> str:
+        with self.inside(host), IPRoute() as netlink:
+            return str(netlink.get_links(netlink.link_lookup(ifname=interface)[0])[0].get_attr("IFLA_ADDRESS"))
+
+    def _switch_offload(self) -> dict[str, bool]:
+        """Switch segmentation offload everywhere, and answer what is in force. Raises BackendError if it is not as asked."""
+        found: list[dict[str, bool]] = []
+
+        def switch(netlink: IPRoute) -> None:
+            for link in netlink.get_links():
+                if (
+                    link.get_attr("IFLA_IFNAME") != "lo"
+                    and (link.get_attr("IFLA_LINKINFO") or _NONE).get_attr("IFLA_INFO_KIND") == "veth"
+                ):
+                    found.append(offload.switch(link.get_attr("IFLA_IFNAME"), self.spec.offload))
+
+        switch(self.netlink)
+        for host in self.pids:
+            with self.inside(host), IPRoute() as netlink:
+                switch(netlink)
+        wrong = [state for state in found if set(state.values()) != {self.spec.offload}]
+        if wrong:
+            raise BackendError(f"segmentation offload could not be switched {'on' if self.spec.offload else 'off'}: {wrong[0]}")
+        return found[0]
+
+    def _shape(self, link: str, direction: Direction) -> Shaper:
+        wire = self.wires.made[link]
+        second = None if wire.second is None else self.wires.index(wire.second[direction])
+        key = (link, direction)
+        return Shaper(
+            self.netlink,
+            f"{link} {direction}",
+            self.wires.index(wire.first[direction]),
+            second,
+            self.spec.states[key],
+            self.spec.queues[key],
+            self.spec.burst_s,
+        )
+
+    @contextmanager
+    def inside(self, host: str) -> Iterator[None]:
+        """Run a block (of this thread) in a host's network namespace; sockets made there stay there."""
+        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            isolation.enter(self.namespace(host))
+            yield
+        finally:
+            isolation.enter(f"/proc/self/fd/{own}")
+            os.close(own)
+
+    def fork(self, host: str, function: Callable[[], None]) -> int:
+        """Run a function in a child process on a host; its process number. For tests and benchmarks."""
+        child = os.fork()
+        if child:
+            return child
+        try:
+            isolation.die_with_parent()
+            isolation.enter(self.namespace(host))
+            function()
+            os._exit(0)
+        except BaseException as error:
+            sys.stderr.write(f"{host}: {error!r}\n")
+            os._exit(1)
+
+    def ping(self, source: str, address: str) -> bool:
+        """Whether a host reaches an address within two seconds."""
+        with self.inside(source):
+            return subprocess.run(["ping", "-c1", "-W2", address], capture_output=True, check=False).returncode == 0
+
+
+class _NoAttributes:
+    def get_attr(self, name: str) -> None:
+        return None
+
+
+_NONE = _NoAttributes()
+
+
+def _sysctl(name: str, value: str) -> None:
+    path = Path("/proc/sys") / name.replace(".", "/")
+    try:
+        path.write_text(value)
+        found = path.read_text().strip()
+    except OSError as error:
+        if "ipv6" in name and not path.parent.exists():
+            return  # a kernel without IPv6 has nothing to switch off
+        raise BackendError(f"cannot set {name} = {value} in a network namespace: {error}") from error
+    if found != value:
+        raise BackendError(f"{name} should be {value}, the kernel says {found}")

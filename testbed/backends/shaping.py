@@ -1,0 +1,229 @@
+"""Shaping of one direction of a link by netlink: rate and queue in an HTB class, delay and loss in netem one port further.
+
+Two stages, because each alone is wrong somewhere: a token bucket lets a message begin for free, and netem keeps the old departure
+times of queued packets when the rate changes. The HTB class is the reference: it holds the queue, its counters are the link's
+counters, and it is changed in place (fixed handles, never deleted), so that no packet is lost or let through at a change.
+Where the kernel has no netem, the first stage works alone and delay or loss are refused.
+
+An outage (rate 0) is a gate, not a tiny rate: an HTB class in debt at a tiny rate would stay shut long after the outage. The gate is
+a TBF above the HTB qdisc, wide open in normal times; closing it lets at most one frame through and holds the queue, opening it
+has effect at once. Which interfaces are shaped, and in which namespace, is `testbed.backends.wires`' business.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
+
+from testbed.errors import BackendError
+from testbed.scenario.state import LinkState
+
+plugins.setdefault("bfifo", sched_pfifo)  # same options (one limit), in bytes
+
+FRAME_BYTES = 1514
+"""A full Ethernet frame as queues count it: 1500 of payload and 14 of header."""
+
+BURST_S = 0.0005
+"""Time's worth of tokens that a class may save up; see `burst_bytes`."""
+
+OUTAGE_BELOW_BPS = 1000.0
+"""Rates below this are an outage: a full frame would take more than 12 s."""
+
+_GATE, _HTB, _CLASS, _QUEUE, _DELAY = 0x10000, 0x20000, 0x20001, 0x30000, 0x10000
+_OPEN_BYTES_S, _OPEN_BURST = 4_000_000_000, 1_000_000
+_SHUT_BYTES_S = 10  # a frame in 151 s; the kernel counts burst times in 32 bits
+_NETEM_FRAMES = 100_000
+"""Frames that the delay stage may hold; the rate stage before it decides how many there are."""
+
+_KICK = bytes.fromhex("0180c2000001") + bytes(6) + b"\x88\xb5" + bytes(46)
+"""A frame to the address that no bridge forwards: it makes the kernel look at a queue whose gate was opened."""
+
+
+def burst_bytes(rate_bps: float, burst_s: float = BURST_S) -> int:
+    """Tokens a class may save: one frame, or what makes up for a timer that is late by `burst_s` at high rates.
+
+    The kernel's timers are tens of microseconds late; at 500 Mbit/s a frame takes 24 us, so a one-frame bucket would lose rate.
+    Chosen by `benchmarks/links.py`.
+    """
+    return max(FRAME_BYTES, int(rate_bps * burst_s / 8))
+
+
+def queue_bytes(rate_bps: float, delay_s: float) -> int:
+    """Default queue of a link: 200 ms at its highest rate beside the round trip, at least 100 full frames."""
+    return max(100 * FRAME_BYTES, int(rate_bps * (0.2 + 2 * delay_s) / 8))
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCounters:
+    """What the HTB class counted: bytes and packets sent, packets dropped on a full queue, times it had to wait."""
+
+    wire_bytes: int
+    packets: int
+    drops: int
+    overlimits: int
+    backlog_bytes: int
+
+
+class Shaper:
+    """One direction of a link: `first` is the index of the port that queues, `second` of the one that delays (netem) or None.
+
+    `state` is what is in force. Not thread-safe; uses the given netlink socket.
+    """
+
+    def __init__(
+        self, netlink: IPRoute, name: str, first: int, second: int | None, state: LinkState, queue: int, burst_s: float = BURST_S
+    ) -> None:
+        self.name = name
+        self.queue = queue
+        self.state = state
+        self._netlink = netlink
+        self._first, self._second = first, second
+        self._burst_s = burst_s
+        self._shut = False
+        self._kicks = 0
+        rate = _bytes_s(max(state.rate_bps, OUTAGE_BELOW_BPS))
+        self._tc("add", "tbf", first, handle=_GATE, rate=_OPEN_BYTES_S, burst=_OPEN_BURST, limit=_OPEN_BURST)
+        self._tc("add", "htb", first, handle=_HTB, parent=_GATE | 1, default=_CLASS & 0xFFFF)
+        self._class("add-class", rate)
+        self._tc("add", "bfifo", first, handle=_QUEUE, parent=_CLASS, limit=queue)
+        if second is not None:
+            self._netem("add", state)
+        self.apply(state)
+
+    def apply(self, state: LinkState) -> None:
+        """Put a state in force, in place, and read it back. Raises BackendError if the kernel holds something else."""
+        if self._second is None and (state.delay_s > 0.0 or state.loss > 0.0):
+            raise BackendError(f"link {self.name!r}: delay and loss need the kernel module sch_netem, which is not here")
+        if state.rate_bps < OUTAGE_BELOW_BPS:
+            self._gate(shut=True)
+        else:
+            rising = state.rate_bps >= self.state.rate_bps
+            if self._second is not None and rising:  # the second stage is never the narrower one
+                self._netem("change", state)
+            self._class("change-class", _bytes_s(state.rate_bps))
+            if self._second is not None and not rising:
+                self._netem("change", state)
+            self._gate(shut=False)
+        self.state = state
+        self.check()
+
+    def check(self) -> None:
+        """Raise BackendError unless the kernel's state is `self.state`."""
+        outage = self.state.rate_bps < OUTAGE_BELOW_BPS
+        if not outage:
+            found = self._class_attributes("TCA_OPTIONS").get_attr("TCA_HTB_PARMS")
+            wanted = _bytes_s(self.state.rate_bps)
+            if (found["rate"], found["ceil"]) != (wanted, wanted):
+                raise BackendError(f"link {self.name!r}: asked for {wanted} B/s, the kernel holds {found['rate']} B/s")
+        gate = next(q for q in self._netlink.get_qdiscs(self._first) if q["handle"] == _GATE)
+        rate = gate.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")["rate"]
+        if rate != (_SHUT_BYTES_S if outage else _OPEN_BYTES_S):
+            raise BackendError(
+                f"link {self.name!r}: its gate should be {'shut' if outage else 'open'}, but lets {rate} B/s through"
+            )
+        if self._second is not None and not outage:
+            self._check_netem()
+
+    def counters(self) -> ClassCounters:
+        """Totals since the link was made, without the frames that this class sent itself."""
+        stats = self._class_attributes("TCA_STATS2")
+        basic, queue = stats.get_attr("TCA_STATS_BASIC"), stats.get_attr("TCA_STATS_QUEUE")
+        return ClassCounters(
+            wire_bytes=basic["bytes"] - self._kicks * len(_KICK),
+            packets=basic["packets"] - self._kicks,
+            drops=self._drops(queue["drops"]),
+            overlimits=queue["overlimits"],
+            backlog_bytes=queue["backlog"],
+        )
+
+    def _drops(self, in_class: int) -> int:
+        lost = 0
+        if self._second is not None:
+            netem = next(q for q in self._netlink.get_qdiscs(self._second) if q["handle"] == _DELAY)
+            lost = netem.get_attr("TCA_STATS2").get_attr("TCA_STATS_QUEUE")["drops"]
+        return int(in_class) + int(lost)
+
+    def _class_attributes(self, name: str) -> Any:
+        found = next(c for c in self._netlink.get_classes(self._first) if c["handle"] == _CLASS)
+        return found.get_attr(name)
+
+    def _class(self, verb: str, rate: int) -> None:
+        burst = burst_bytes(rate * 8.0, self._burst_s)
+        self._tc(
+            verb,
+            "htb",
+            self._first,
+            handle=_CLASS,
+            parent=_HTB,
+            rate=rate,
+            ceil=rate,
+            burst=burst,
+            cburst=burst,
+            quantum=FRAME_BYTES,  # one class only: any legal quantum will do, and an explicit one keeps the kernel quiet
+        )
+
+    def _netem(self, verb: str, state: LinkState) -> None:
+        self._tc(
+            verb,
+            "netem",
+            self._second,
+            handle=_DELAY,
+            rate=_bytes_s(max(state.rate_bps, OUTAGE_BELOW_BPS)),
+            delay=round(state.delay_s * 1e6),
+            loss=state.loss * 100.0,
+            limit=_NETEM_FRAMES,
+        )
+
+    def _check_netem(self) -> None:
+        netem = next(q for q in self._netlink.get_qdiscs(self._second) if q["handle"] == _DELAY)
+        options = netem.get_attr("TCA_OPTIONS")
+        delay_s = options["delay"] / 15.625e6  # ticks of 64 ns
+        rate = options.get_attr("TCA_NETEM_RATE")["rate"]
+        wanted = (_bytes_s(self.state.rate_bps), self.state.delay_s, self.state.loss)
+        loss = options["loss"] / (2**32 - 1)
+        if rate != wanted[0] or abs(delay_s - wanted[1]) > 2e-6 or abs(loss - wanted[2]) > 1e-6:
+            raise BackendError(
+                f"link {self.name!r}: asked for {wanted[0]} B/s, {wanted[1]} s, loss {wanted[2]}; the kernel's netem holds "
+                f"{rate} B/s, {delay_s:.6f} s, loss {loss:.6f}"
+            )
+
+    def _gate(self, shut: bool) -> None:
+        if shut == self._shut:
+            return
+        rate, burst = (_SHUT_BYTES_S, FRAME_BYTES) if shut else (_OPEN_BYTES_S, _OPEN_BURST)
+        self._tc("change", "tbf", self._first, handle=_GATE, rate=rate, burst=burst, limit=_OPEN_BURST)
+        self._shut = shut
+        if not shut:
+            self._kick()
+
+    def _kick(self) -> None:
+        interface = self._netlink.get_links(self._first)[0].get_attr("IFLA_IFNAME")
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
+            raw.bind((interface, 0))
+            raw.send(_KICK)
+        self._kicks += 1
+
+    def _tc(self, verb: str, kind: str, index: int | None, **options: Any) -> None:
+        try:
+            self._netlink.tc(verb, kind, index, **options)
+        except Exception as error:
+            raise BackendError(f"link {self.name!r}: the kernel refused {verb} {kind} {options}: {error}") from error
+
+
+def _bytes_s(rate_bps: float) -> int:
+    """What the kernel is given: whole bytes per second."""
+    return max(1, round(rate_bps / 8.0))
+
+
+def has_netem(netlink: IPRoute, index: int) -> bool:
+    """Whether the kernel can add netem to an interface (it is taken off again); loads the module where that is allowed."""
+    try:
+        netlink.tc("add", "netem", index, handle=_DELAY, delay=1000)
+    except Exception:
+        return False
+    netlink.tc("del", "netem", index, handle=_DELAY)
+    return True
