@@ -10,6 +10,7 @@ import operator
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -120,8 +121,19 @@ class _Reader:
 
     def _walk(self, module: GraphModule, values: dict[Node, Any]) -> list[tuple[Node, Any]]:
         """Read one graph; `values` has its placeholders. Returns what it outputs."""
-        for node in module.graph.nodes:
-            if node.op == "get_attr":
+        nodes = list(module.graph.nodes)
+        skipped: set[Node] = set()
+        for place, node in enumerate(nodes):
+            if node in skipped:
+                continue
+            norm = _response_norm(nodes[place : place + len(RESPONSE_NORM)])
+            if norm is not None and isinstance(values[node.args[0]], Given):
+                last = nodes[place + len(RESPONSE_NORM) - 1]
+                call = Instruction(norm.target, (values[node.args[0]], *norm.arguments), {}, norm.names)
+                values[last] = self._append(last, [call], 0)
+                self.calls[-1].target = "torch.nn.functional.local_response_norm"
+                skipped.update(nodes[place : place + len(RESPONSE_NORM)])
+            elif node.op == "get_attr":
                 found = operator.attrgetter(str(node.target))(module)
                 values[node] = self._constant(f"attr.{node.target}", found) if isinstance(found, Tensor) else found
             elif node.op == "call_function":
@@ -287,6 +299,26 @@ def _single(instruction: Instruction, short: str) -> Instruction | None:
         arguments = [source, weight, bias, mean, variance, False, momentum, epsilon, False]
         return _instruction(torch.ops.aten.batch_norm.default, arguments, {})
     return None
+
+
+RESPONSE_NORM = ("mul", "view", "pad", "avg_pool3d", "squeeze", "view", "mul", "add", "pow", "div")
+"""What torch.nn.functional.local_response_norm exports to; the views in it would tie it to one map size."""
+
+
+def _response_norm(nodes: list[Node]) -> Instruction | None:
+    """A local response norm across channels that starts at the first node, as one call without its input; or None."""
+    if len(nodes) < len(RESPONSE_NORM) or any(n.op != "call_function" for n in nodes):
+        return None
+    if tuple(short_name(n.target) for n in nodes) != RESPONSE_NORM or nodes[0].args[0] is not nodes[0].args[1]:
+        return None
+    chained = all(after.args[0] is before for before, after in pairwise(nodes[:-1]))
+    if not chained or nodes[-1].args != (nodes[0].args[0], nodes[-2]) or any(len(n.users) != 1 for n in nodes[:-1]):
+        return None
+    kernel, alpha, k, beta = (nodes[i].args[1] for i in (3, 6, 7, 8))
+    if not isinstance(kernel, list) or kernel[1:] != [1, 1] or any(isinstance(x, Node) for x in (alpha, k, beta)):
+        return None
+    names = ("input", "size", "alpha", "beta", "k")
+    return Instruction(torch.nn.functional.local_response_norm, (kernel[0], alpha, beta, k), {}, names)
 
 
 def _aliases(node: Node) -> bool:

@@ -59,17 +59,16 @@ def run_tile(program: Program, vertices: Sequence[int], region: TileRegion, piec
         if tuple(piece.shape) != expected:
             raise ComputeError(f"a piece of {graph[u].name!r} (vertex {u}) has shape {tuple(piece.shape)} instead of {expected}")
         held[u] = settled(piece), box
-    output = vertices[-1]
+    output, dtype = vertices[-1], pieces[0].dtype
     if not area(region.produced[output]):
-        kind = pieces[0].dtype if pieces else torch.float32
-        return torch.empty((*graph[output].output_shape[:2], 0, 0), dtype=kind)
+        return torch.empty((*graph[output].output_shape[:2], 0, 0), dtype=dtype)
     last = {u: v for v in vertices for u in graph[v].inputs}
     with torch.inference_mode():
         for v in vertices:
             box = region.produced[v]
             if area(box):
                 try:
-                    held[v] = _vertex(program, v, box, held), box
+                    held[v] = _vertex(program, v, box, held, dtype), box
                 except (RuntimeError, ValueError, TypeError) as error:
                     raise ComputeError(f"a tile of {graph[v].name!r} (vertex {v}) of {graph.name!r} failed: {error}") from error
             for u in graph[v].inputs:
@@ -95,7 +94,7 @@ def assemble(program: Program, vertex: int, boxes: Sequence[Box], tiles: Sequenc
     return whole
 
 
-def _vertex(program: Program, v: int, box: Box, held: Mapping[int, tuple[Tensor, Box]]) -> Tensor:
+def _vertex(program: Program, v: int, box: Box, held: Mapping[int, tuple[Tensor, Box]], dtype: torch.dtype) -> Tensor:
     """Region `box` of vertex v's map from the regions of its inputs that are held (which may be larger than needed)."""
     graph, code = program.graph, program.codes[v]
     vertex = graph[v]
@@ -113,8 +112,7 @@ def _vertex(program: Program, v: int, box: Box, held: Mapping[int, tuple[Tensor,
         region = _cut(*held[producer], there)
         margins = (there[1][0] - wanted[1][0], wanted[1][1] - there[1][1], there[0][0] - wanted[0][0], wanted[0][1] - there[0][1])
     else:  # it reads nothing but padding
-        sample = next(iter(held.values()))[0]
-        region = sample.new_empty((*graph[producer].output_shape[:2], 0, 0))
+        region = torch.empty((*graph[producer].output_shape[:2], 0, 0), dtype=dtype)
         margins = (0, wanted[1][1] - wanted[1][0], 0, wanted[0][1] - wanted[0][0])
     head = _window(code, spatial, box, (rows, columns), region, margins, program.constants)
     return run(code, (), program.constants, head=head)
