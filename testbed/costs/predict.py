@@ -134,21 +134,31 @@ def fit(samples: Sequence[Sample], features: FeatureSet = "extended", source: st
     return Predictor(kinds, features, source)
 
 
-def cross_validated(samples: Sequence[Sample], features: FeatureSet = "extended") -> dict[str, dict[Kind, float]]:
-    """For every model the MAPE (share) per kind when it is predicted from the other models; kinds they lack are left out."""
-    found: dict[str, dict[Kind, float]] = {}
+@dataclass(frozen=True)
+class HeldOut:
+    """How well a model is predicted from the other models: mean absolute relative error of its vertices per kind, and the relative
+    error of their sum. Kinds that the others lack are in neither."""
+
+    mape: dict[Kind, float]
+    total_error: float
+
+
+def cross_validated(samples: Sequence[Sample], features: FeatureSet = "extended") -> dict[str, HeldOut]:
+    """Every model predicted by a regression that has not seen it; empty for fewer than two models."""
+    found: dict[str, HeldOut] = {}
     for left_out in dict.fromkeys(sample.model for sample in samples):
         others = [sample for sample in samples if sample.model != left_out]
         if not others:
             continue
         predictor = fit(others, features)
-        errors: dict[Kind, list[float]] = {}
-        for sample in samples:
-            kind = sample.features.kind
-            if sample.model == left_out and kind in predictor.kinds and sample.seconds > 0.0:
-                error = abs(predictor.seconds(sample.features) - sample.seconds) / sample.seconds
-                errors.setdefault(kind, []).append(error)
-        found[left_out] = {kind: float(np.mean(values)) for kind, values in errors.items()}
+        own = [s for s in samples if s.model == left_out and s.features.kind in predictor.kinds and s.seconds > 0.0]
+        pairs = [(s.features.kind, predictor.seconds(s.features), s.seconds) for s in own]
+        mape = {
+            kind: float(np.mean([abs(guess - seconds) / seconds for k, guess, seconds in pairs if k == kind]))
+            for kind in dict.fromkeys(kind for kind, _, _ in pairs)
+        }
+        total = sum(seconds for _, _, seconds in pairs)
+        found[left_out] = HeldOut(mape, sum(guess for _, guess, _ in pairs) / total - 1.0 if total else 0.0)
     return found
 
 
