@@ -136,7 +136,7 @@ def fit(samples: Sequence[Sample], features: FeatureSet = "extended", source: st
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How well a model is predicted from the other models: mean absolute relative error of its vertices per kind, and the relative
+    """How well a model is predicted from the others: mean absolute relative error of its vertices per kind, and the relative
     error of their sum. Kinds that the others lack are in neither."""
 
     mape: dict[Kind, float]
