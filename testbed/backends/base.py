@@ -62,6 +62,10 @@ class Session(Protocol):
         """What this backend can know about its own fidelity so far."""
         ...
 
+    async def kill(self, host: str) -> None:
+        """End a host's agent at once and without last words, as if its process had died (fault experiments, conformance)."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """Facts for the manifest: kernel, qdiscs, offload, congestion control, time scale."""
         ...

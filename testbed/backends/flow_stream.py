@@ -80,8 +80,8 @@ class Stream:
         """Queue a packet without payload (SYN, ACK, FIN)."""
         self._enqueue(_Job(0, wire_bytes, 1, None, delivered))
 
-    def reset(self, delivered: Callback) -> None:
-        """Forget every message that has not left in full, and send a packet that says so (RST)."""
+    def cancel(self) -> None:
+        """Forget every message that has not left in full."""
         if self._job is not None:
             self._settle(self._network.loop.time())
             self._count(self._job, 1.0 - self._remaining / (self._job.wire * self._inflation))
@@ -92,6 +92,10 @@ class Stream:
             else:
                 self._leave()
         self._waiting.clear()
+
+    def reset(self, delivered: Callback) -> None:
+        """Forget every message that has not left in full, and send a packet that says so (RST)."""
+        self.cancel()
         self._left = max(self._left, SEGMENT)
         self.signal(delivered)
 

@@ -1,0 +1,215 @@
+"""Backend `sim`: agents in this process, on a flow-level network, in virtual time. Needs nothing but pip, and repeats exactly.
+
+The agents' code is the one that real hosts run; the network's model is in `flow.py`, its channels in `sim_channels.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from d3node import clock
+from d3node.agent import AgentConfig, serve
+from d3node.channel import Channel
+from d3node.graph import LayerGraph
+from d3node.model import Model, ModelSpec, load_graph, load_model
+from testbed import registry
+from testbed.backends.base import Invariant, LinkCounters, Session, Support
+from testbed.backends.flow import FlowNetwork
+from testbed.backends.flow_stream import INITIAL_WINDOW, MIN_RTO, SEGMENT
+from testbed.backends.sim_channels import Fabric
+from testbed.backends.sim_transport import SimTransport
+from testbed.errors import AgentError, BackendError
+from testbed.scenario.links import links_of
+from testbed.scenario.schema import Scenario
+from testbed.scenario.state import LinkState
+from topologies.layout import Direction, Layout
+
+T = TypeVar("T")
+log = logging.getLogger("testbed.sim")
+
+
+class SimBackend:
+    """Runs scenarios in virtual time. `strict` sends every header through the wire format (slower; for conformance tests).
+
+    `run.time_scale` does nothing here: virtual time cannot be too fast for the machine.
+    """
+
+    name = "sim"
+
+    def __init__(self, strict: bool = False) -> None:
+        self.strict = strict
+
+    def support(self, scenario: Scenario) -> Support:
+        """Every machine will do; only measured compute times do not exist in virtual time."""
+        if scenario.compute.mode == "measured":
+            return Support(
+                False,
+                [
+                    'compute.mode = "measured": no virtual time passes while torch computes; set compute.mode = "modelled"'
+                    " (after `testbed profile`, if this machine's own times are wanted), or use --backend mininet"
+                ],
+            )
+        return Support(True)
+
+    def run(self, scenario: Scenario, main: Callable[[Session], Awaitable[T]]) -> T:
+        """Start an agent on every host of the scenario's layout, run `main` on it, and end the agents, whatever happens.
+
+        Raises BackendError for a scenario that it does not support, AgentError if an agent cannot start.
+        """
+        support = self.support(scenario)
+        if not support.ok:
+            raise BackendError("; ".join(support.reasons))
+        layout = registry.layout(scenario.topology)
+        links = links_of(scenario, layout)
+        states = {(name, direction): link.state(direction) for name, link in links.items() for direction in _DIRECTIONS}
+        queues = {name: link.queue_bytes for name, link in links.items()}
+        models = _models(scenario)
+        loop = clock.VirtualLoop()
+
+        async def body() -> T:
+            network = FlowNetwork(loop, layout, states, queues, scenario.network.slow_start_after_idle)
+            session = SimSession(scenario, Fabric(network, self.strict))
+            try:
+                await session.start(models)
+                return await main(session)
+            finally:
+                await session.stop()
+
+        return clock.run(loop, body())
+
+
+class SimSession:
+    """A started network of agents in virtual time."""
+
+    def __init__(self, scenario: Scenario, fabric: Fabric) -> None:
+        self.layout: Layout = fabric.network.layout
+        self.fabric = fabric
+        self.crashed: dict[str, str] = {}
+        self._scenario = scenario
+        self._network = fabric.network
+        self._orchestrator = SimTransport(fabric, "orchestrator", free=True)
+        self._agents: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self, models: Mapping[str, Model | LayerGraph]) -> None:
+        """Start the agents; returns when all of them listen. Raises AgentError if one cannot."""
+        compute = self._scenario.compute
+        loop = asyncio.get_running_loop()
+        for host in self.layout.hosts:
+            config = AgentConfig(
+                name=host.name,
+                tier=host.tier,
+                mode=compute.mode,
+                tensors=compute.tensors,
+                threads=compute.threads,
+                inline_compute=True,
+            )
+            data, control = SimTransport(self.fabric, host.name), SimTransport(self.fabric, host.name, free=True)
+            agent = serve(config, models, data, f"sim:{host.name}", control, f"control:{host.name}")
+            task = loop.create_task(agent, name=f"agent {host.name}")
+            self._agents[host.name] = task
+            task.add_done_callback(lambda done, name=host.name: self._ended(name, done))  # type: ignore[misc]
+        for name, task in self._agents.items():
+            for kind in ("sim", "control"):
+                ready = loop.create_task(self.fabric.listening(f"{kind}:{name}"))
+                await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+                ready.cancel()
+                if task.done():
+                    raise AgentError(f"the agent of {name} did not start: {self.crashed.get(name, 'it ended at once')}")
+
+    async def stop(self) -> None:
+        """End every agent."""
+        tasks = [task for task in self._agents.values() if not task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def kill(self, host: str) -> None:
+        """End an agent at once, as if its process had been killed: no last words, connections reset, nobody listens."""
+        self.fabric.take_down(host)
+        task = self._agents[host]
+        task.cancel()
+        await asyncio.wait((task,))
+
+    def address(self, host: str, peer: str) -> str:
+        """Data-plane address of a host; the same for every peer (the layout says which links lead there)."""
+        return f"sim:{host}"
+
+    async def control(self, host: str) -> Channel:
+        """A control channel to a host's agent; free, and of no delay. Raises ChannelError if nobody listens any more."""
+        return await self._orchestrator.connect(f"control:{host}")
+
+    async def apply_link(self, link: str, direction: Direction, state: LinkState) -> None:
+        """Change a link from this moment on, for messages on their way too."""
+        self._network.apply(link, direction, state)
+
+    async def counters(self) -> dict[tuple[str, Direction], LinkCounters]:
+        """Totals of every link direction, exact for messages sent in full."""
+        return self._network.counters()
+
+    async def invariants(self) -> list[Invariant]:
+        """What must hold if the simulation itself is right, and whether every agent is still there."""
+        fabric = self.fabric
+        load, where = self._network.utilisation()
+        missing = fabric.sent_bytes - fabric.received_bytes - fabric.dropped_bytes - fabric.in_flight_bytes
+        return [
+            Invariant(
+                "link-capacity", "ok" if load <= 1.0 + 1e-9 else "rejected", load, 1.0, f"busiest: {where}" if where else ""
+            ),
+            Invariant("sender-receiver-bytes", "rejected" if missing else "ok", float(missing), 0.0, "sent but never delivered"),
+            Invariant(
+                "undelivered-bytes",
+                "degraded" if fabric.dropped_bytes else "ok",
+                float(fabric.dropped_bytes),
+                0.0,
+                f"arrived at closed connections; {fabric.in_flight} message(s) on their way now",
+            ),
+            Invariant(
+                "agents-alive",
+                "rejected" if self.crashed else "ok",
+                float(len(self.crashed)),
+                0.0,
+                "; ".join(f"{name}: {text}" for name, text in self.crashed.items()),
+            ),
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the manifest: what the network model is, and what it makes of the scenario's settings."""
+        network = self._scenario.network
+        return {
+            "backend": "sim",
+            "clock": "virtual",
+            "network": "flow-level: max-min fair share over every link of the path",
+            "segment_bytes": SEGMENT,
+            "initial_window_bytes": INITIAL_WINDOW,
+            "slow_start_after_idle": network.slow_start_after_idle,
+            "minimum_rto_s": MIN_RTO,
+            "congestion_control": f"slow start only; {network.congestion_control} is not modelled",
+            "offload": "none",
+            "queue": "bounds the window of a stream that fills the pipe; no queueing delay between streams",
+            "loss": "resent bytes 1/(1-p); window held at the PFTK mean",
+            "acks": "66 bytes for two segments, counted on the way back, without taking capacity",
+            "time_scale": "ignored: virtual time",
+            "strict_headers": self.fabric.strict,
+        }
+
+    def _ended(self, host: str, task: asyncio.Task[None]) -> None:
+        """An agent's task is over: if it failed, its host is down from now on."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the agent of %s failed", host, exc_info=error)
+            self.crashed[host] = f"{type(error).__name__}: {error}"
+            self.fabric.take_down(host)
+
+
+_DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
+
+
+def _models(scenario: Scenario) -> dict[str, Model | LayerGraph]:
+    """Every model of the scenario once, for all agents: with weights, or the graph alone where only sizes travel."""
+    found: dict[str, Model | LayerGraph] = {}
+    for name in scenario.model.names:
+        spec = ModelSpec(name, seed=scenario.model.seed, weights=scenario.model.weights.get(name))
+        found[name] = load_model(spec) if scenario.compute.tensors == "real" else load_graph(spec)
+    return found

@@ -1,0 +1,280 @@
+"""`d3node.channel` over the flow network: channels between simulated hosts, and control channels that cost nothing.
+
+Messages are not encoded: tensors and fields go by reference (nobody may change what was sent), but every message is as long as
+`d3node.wire` would make it. Opening channels is `sim_transport.py`'s business, how long anything takes `flow.py`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from itertools import count
+from typing import TYPE_CHECKING
+
+from d3node.channel import Message, Payload, Transfer
+from d3node.errors import ChannelClosed, ChannelError
+from d3node.wire import Limits, decode_header, encode_header, payload_bytes, wire_size
+from testbed.backends.flow import FlowNetwork
+from testbed.backends.flow_stream import Stream
+
+if TYPE_CHECKING:
+    from testbed.backends.sim_transport import SimListener
+
+LINGER_S = 2.0
+"""How long a closing channel waits for the peer, as on a socket (`d3node.stream`)."""
+_LIMITS = Limits()
+
+
+class Fabric:
+    """Everything that simulated hosts share: the network, who listens where, which channels a host has, and totals.
+
+    `strict` sends every header through the wire format and back, so that an agent sees exactly what a socket would bring.
+    """
+
+    def __init__(self, network: FlowNetwork, strict: bool = False) -> None:
+        self.network = network
+        self.strict = strict
+        self.loop = network.loop
+        self.listeners: dict[str, SimListener] = {}
+        self.channels: dict[str, dict[SimChannel, None]] = {}
+        self.down: set[str] = set()
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.dropped_bytes = 0
+        self.in_flight = 0
+        self.in_flight_bytes = 0
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._ports = count(1)
+
+    async def listening(self, address: str) -> None:
+        """Wait until somebody listens at an address."""
+        if address not in self.listeners:
+            future = self._waiting.setdefault(address, self.loop.create_future())
+            await asyncio.shield(future)
+
+    def opened(self, listener: SimListener) -> None:
+        """Note a new listener. Raises ChannelError for an address in use."""
+        if listener.address in self.listeners:
+            raise ChannelError(f"{listener.address} is in use: stop what listens there, or choose another address")
+        self.listeners[listener.address] = listener
+        waiting = self._waiting.pop(listener.address, None)
+        if waiting is not None:
+            waiting.set_result(None)
+
+    def pair(
+        self, client: str, server: str, address: str, streams: tuple[Stream, Stream] | None, counted: bool
+    ) -> tuple[SimChannel, SimChannel]:
+        """The two ends of a new connection; without streams it costs nothing."""
+        there, back = streams or (None, None)
+        near = SimChannel(self, client, address, there, counted)
+        far = SimChannel(self, server, f"sim:{client}#{next(self._ports)}", back, counted)
+        near.other, far.other = far, near
+        for channel in (near, far):
+            self.channels.setdefault(channel.host, {})[channel] = None
+        return near, far
+
+    def take_down(self, host: str) -> None:
+        """End a host's networking as if its process had died: peers see their connections lost, nobody listens any more."""
+        self.down.add(host)
+        for channel in list(self.channels.get(host, ())):
+            channel.abort()
+        for listener in [listener for listener in self.listeners.values() if listener.host == host]:
+            del self.listeners[listener.address]
+
+
+class SimChannel:
+    """One end of a connection between simulated hosts; `send` returns when the message's last byte has left this host."""
+
+    __slots__ = (
+        "_counted", "_error", "_fabric", "_gone", "_inbox", "_leaving", "_previous_left", "_stream", "_waiter",
+        "bytes_received", "bytes_sent", "host", "other", "peer",
+    )  # fmt: skip
+
+    other: SimChannel
+
+    def __init__(self, fabric: Fabric, host: str, peer: str, stream: Stream | None, counted: bool) -> None:
+        self.peer = peer
+        self.host = host
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._fabric = fabric
+        self._stream = stream
+        self._counted = counted
+        self._inbox: deque[Message] = deque()
+        self._leaving: deque[_Flight] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: ChannelError | None = None
+        self._gone = False
+        self._previous_left = 0.0
+
+    # -- the Channel contract
+
+    async def send(self, message: Message) -> None:
+        """Hand a message to the network in full. Raises ChannelClosed when the peer is gone, ProtocolError for illegal fields."""
+        if self._error is not None:
+            raise ChannelClosed(str(self._error))
+        size = wire_size(message) if self._counted else 0
+        fabric = self._fabric
+        if fabric.strict:
+            message = _through_the_wire(message)
+        flight = _Flight(self, message, size, fabric.loop.time())
+        if self._stream is None:
+            flight.left()
+            flight.arrived()
+            return
+        flight.gone = gone = fabric.loop.create_future()
+        self._leaving.append(flight)
+        self._stream.send(size, flight.left, flight.arrived)
+        try:
+            await gone
+        except asyncio.CancelledError:
+            self.abort()  # half a frame is out, as on a socket
+            raise
+
+    async def receive(self) -> Message:
+        """Next message. Raises ChannelClosed at the end of the stream."""
+        while not self._inbox:
+            if self._error is not None:
+                raise type(self._error)(str(self._error))
+            if self._waiter is not None:
+                raise RuntimeError("a channel has one reader at a time")
+            self._waiter = self._fabric.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._inbox.popleft()
+
+    async def close(self) -> None:
+        """Let what was sent arrive, then close; returns when the peer knows, or after a short while. What comes in is dropped."""
+        if self._error is not None:
+            return
+        self._end(f"the connection with {self.peer} was closed on this side")
+        self._inbox.clear()
+        if self._stream is None:
+            self.other.ended()
+            return
+        known = self._fabric.loop.create_future()
+        timer = self._fabric.loop.call_later(LINGER_S, _resolve, known)
+
+        def arrived() -> None:
+            self.other.ended()
+            _resolve(known)
+
+        self._stream.signal(arrived)
+        try:
+            await known
+        finally:
+            if timer.when() <= self._fabric.loop.time():
+                self.abort()
+            timer.cancel()
+
+    def abort(self) -> None:
+        """Close at once; what has not left is lost."""
+        if not self._gone:
+            self._gone = True
+            self._end(f"the connection with {self.peer} was aborted on this side")
+            if self._stream is None:
+                self.other.lost()
+            else:
+                self._stream.reset(self._reset_arrived)
+
+    # -- what happens to it
+
+    def take(self, flight: _Flight) -> None:
+        """A message arrives."""
+        fabric = self._fabric
+        fabric.in_flight -= 1
+        fabric.in_flight_bytes -= flight.size
+        if self._error is not None:
+            fabric.dropped_bytes += flight.size
+            return
+        self.bytes_received += flight.size
+        fabric.received_bytes += flight.size
+        message = flight.message
+        transfer = Transfer(flight.sent_at, fabric.loop.time(), flight.size)
+        self._inbox.append(Message(message.kind, message.fields, message.payloads, transfer))
+        self._wake()
+
+    def ended(self) -> None:
+        """The peer closed its side: this one follows, once what it has queued has left."""
+        if self._error is None:
+            self._end(f"{self.peer} closed the connection")
+            if self._stream is not None:
+                self._stream.signal(_nothing)
+
+    def lost(self) -> None:
+        """The peer is gone."""
+        self._gone = True
+        self._end(f"the connection with {self.peer} was lost: the peer reset it")
+        if self._stream is not None:
+            self._stream.cancel()
+            self._fabric.network.forget(self._stream)
+
+    def left(self, flight: _Flight) -> None:
+        """The last byte of a message has left this host."""
+        fabric = self._fabric
+        flight.sent_at = max(flight.sent_at, self._previous_left)
+        self._previous_left = fabric.loop.time()
+        self.bytes_sent += flight.size
+        fabric.sent_bytes += flight.size
+        fabric.in_flight += 1
+        fabric.in_flight_bytes += flight.size
+        if flight.gone is not None:
+            self._leaving.popleft()
+            _resolve(flight.gone)
+
+    def _reset_arrived(self) -> None:
+        assert self._stream is not None
+        self._fabric.network.forget(self._stream)
+        self.other.lost()
+
+    def _end(self, text: str) -> None:
+        """From now on every call raises ChannelClosed; messages that have arrived can still be taken."""
+        if self._error is None:
+            self._error = ChannelClosed(text)
+        while self._leaving and self._gone:
+            gone = self._leaving.popleft().gone
+            if gone is not None and not gone.done():
+                gone.set_exception(ChannelClosed(text))
+        self._fabric.channels[self.host].pop(self, None)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Flight:
+    """A message on its way. `sent_at` becomes the moment its first byte left: behind what was queued before it."""
+
+    __slots__ = ("channel", "gone", "message", "sent_at", "size")
+
+    def __init__(self, channel: SimChannel, message: Message, size: int, sent_at: float) -> None:
+        self.channel = channel
+        self.message = message
+        self.size = size
+        self.sent_at = sent_at
+        self.gone: asyncio.Future[None] | None = None
+
+    def left(self) -> None:
+        self.channel.left(self)
+
+    def arrived(self) -> None:
+        self.channel.other.take(self)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _nothing() -> None:
+    """Nobody waits for this packet."""
+
+
+def _through_the_wire(message: Message) -> Message:
+    """The message as the wire format would deliver it: tuples become lists, illegal fields raise. Tensors stay where they are."""
+    header = decode_header(encode_header(message, 0.0), payload_bytes(message), _LIMITS)
+    payloads = zip(header.payloads, message.payloads, strict=True)
+    return Message(header.kind, header.fields, tuple(Payload(s.dtype, s.shape, s.nbytes, p.data) for s, p in payloads))

@@ -1,0 +1,143 @@
+"""Transports of simulated hosts: opening channels takes the packets of TCP's and of `d3node.auth`'s handshake, three round trips.
+
+Control transports are free. What travels on a channel is `sim_channels.py`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from d3node.auth import HEAD, NONCE_BYTES, PROOF_BYTES
+from d3node.channel import Handler
+from d3node.errors import ChannelError
+from testbed.backends.flow_stream import SYN_BYTES, Stream
+from testbed.backends.sim_channels import Fabric, SimChannel
+from testbed.costs.network import FRAME_OVERHEAD
+
+log = logging.getLogger("testbed.sim")
+
+HANDSHAKE = (
+    SYN_BYTES,
+    SYN_BYTES,
+    FRAME_OVERHEAD + HEAD.size + NONCE_BYTES,
+    FRAME_OVERHEAD + HEAD.size + NONCE_BYTES + PROOF_BYTES,
+    FRAME_OVERHEAD + HEAD.size + PROOF_BYTES,
+    FRAME_OVERHEAD + HEAD.size,
+)
+"""Frames that open a channel, by turns from client and server: SYN, SYN-ACK, hello (with the ACK), proof, proof, welcome."""
+SYN_ACK, WELCOME = 1, 5
+
+
+class SimTransport:
+    """Makes channels for one host. `free`: control channels, which are not on the links and whose bytes are not counted."""
+
+    def __init__(self, fabric: Fabric, host: str, free: bool = False) -> None:
+        self._fabric = fabric
+        self._host = host
+        self._free = free
+
+    async def connect(self, address: str, *, deadline_s: float = 10.0) -> SimChannel:
+        """Dial an address. Raises ChannelError when nobody listens there or no answer comes in time."""
+        fabric = self._fabric
+        if self._host in fabric.down:
+            raise ChannelError(f"cannot connect to {address}: this host is down")
+        target = address.partition(":")[2]
+        if self._free or target == self._host:
+            return self._accepted(address, None)
+        try:
+            streams = fabric.network.connect(self._host, target)
+        except KeyError:
+            raise ChannelError(f"cannot connect to {address}: there is no such host") from None
+        opened: asyncio.Future[SimChannel] = fabric.loop.create_future()
+        self._shake(address, streams, opened, 0, None)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await opened
+        except TimeoutError:
+            raise ChannelError(f"{address} did not answer within {deadline_s:g} s") from None
+        finally:
+            if not opened.done() or opened.cancelled() or opened.exception() is not None:
+                for stream in streams:
+                    stream.cancel()
+                    fabric.network.forget(stream)
+
+    async def listen(self, address: str, handler: Handler) -> SimListener:
+        """Accept channels; `handler` runs once for each, which is closed when it returns. Raises ChannelError if in use."""
+        listener = SimListener(self._fabric, self._host, address, handler)
+        self._fabric.opened(listener)
+        return listener
+
+    def _shake(
+        self, address: str, streams: tuple[Stream, Stream], opened: asyncio.Future[SimChannel], turn: int, near: SimChannel | None
+    ) -> None:
+        """Send the next packet of the handshake; the channel exists from the client's proof on, `opened` with the welcome."""
+        if opened.done():
+            return
+        if turn == SYN_ACK and address not in self._fabric.listeners:
+            streams[1].signal(lambda: _refuse(opened, address))
+            return
+        if turn == WELCOME:
+            try:
+                near = self._accepted(address, streams)
+            except ChannelError as error:
+                opened.set_exception(error)
+                return
+        if turn < len(HANDSHAKE):
+            streams[turn % 2].signal(lambda: self._shake(address, streams, opened, turn + 1, near), HANDSHAKE[turn])
+        elif near is not None:
+            opened.set_result(near)
+
+    def _accepted(self, address: str, streams: tuple[Stream, Stream] | None) -> SimChannel:
+        listener = self._fabric.listeners.get(address)
+        if listener is None:
+            raise _refused(address)
+        near, far = self._fabric.pair(self._host, listener.host, address, streams, counted=not self._free)
+        listener.accept(far)
+        return near
+
+
+class SimListener:
+    """A listening endpoint; every accepted channel has a task that runs the handler and then closes it."""
+
+    def __init__(self, fabric: Fabric, host: str, address: str, handler: Handler) -> None:
+        self.address = address
+        self.host = host
+        self._fabric = fabric
+        self._handler = handler
+        self._tasks: dict[asyncio.Task[None], None] = {}
+
+    def accept(self, channel: SimChannel) -> None:
+        """Start the handler of a new channel."""
+        task = self._fabric.loop.create_task(self._attend(channel))
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    async def _attend(self, channel: SimChannel) -> None:
+        try:
+            await self._handler(channel)
+        except ChannelError as error:
+            log.info("dropped %s: %s", channel.peer, error)
+        except asyncio.CancelledError:
+            channel.abort()
+            raise
+        except Exception:
+            log.exception("the handler of %s failed", channel.peer)
+        await channel.close()
+
+    async def close(self) -> None:
+        """Stop accepting and end every handler."""
+        self._fabric.listeners.pop(self.address, None)
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _refused(address: str) -> ChannelError:
+    return ChannelError(f"cannot connect to {address}: nobody listens there")
+
+
+def _refuse(opened: asyncio.Future[SimChannel], address: str) -> None:
+    if not opened.done():
+        opened.set_exception(_refused(address))
