@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import typer.main
 
 from testbed.cli import doctor as doctor
+from testbed.cli import models as models
+from testbed.cli import plan as plan
+from testbed.cli import profile as profile
 from testbed.cli import traces as traces
 from testbed.cli.app import app
 

@@ -1,0 +1,136 @@
+"""`testbed plan`: what the planners would decide, at one moment of the traces, without running anything."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from d3node.plan import TIERS
+from testbed.cli import units
+from testbed.cli.app import app
+from testbed.cli.console import out, print_json, verb
+from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, scenario_of
+from testbed.errors import ScenarioError
+from testbed.orchestrator.world import prepare
+from testbed.report.forecast import Forecast, forecasts
+from testbed.scenario.schema import Scenario
+from testbed.scenario.units import parse
+
+
+@verb(app, "plan")
+def plan(
+    scenario: ScenarioName,
+    planners: Planners = None,
+    models: Models = None,
+    overrides: Overrides = None,
+    at: Annotated[str, typer.Option("--at", metavar="TIME", help='Moment of the traces, such as "12 s".')] = "0 s",
+    show: Annotated[bool, typer.Option("--show", help="List what runs where, what crosses, and the tiles.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Predicted latency, objective, bytes and regret of each planner's plan."""
+    wanted = scenario_of(scenario, overrides, planners, models)
+    try:
+        time_s = parse("duration", at)
+    except ValueError as error:
+        raise ScenarioError(f"--at: {error}") from error
+    found = list(forecasts(prepare(wanted), time_s))
+    if as_json:
+        print_json({"scenario": wanted.name, "at_s": time_s, "plans": [_facts(item) for item in found]})
+        return
+    out.print(_table(wanted, found, time_s))
+    out.print(
+        "Latency: critical path of one request on the idle network. Objective: D3's sum of compute and transfer.\n"
+        "Regret: objective over the exact optimum without tiles; below zero where tiles gain.",
+        style="dim",
+    )
+    if show:
+        for item in found:
+            _show(item)
+
+
+def _table(scenario: Scenario, found: list[Forecast], time_s: float) -> Table:
+    title = (
+        f"{scenario.name} at {units.seconds(time_s)}, input as {scenario.model.input_encoding}, route {scenario.network.route}"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold")
+    devices = len({item.device for item in found}) > 1
+    for heading in ("model", *(["device"] if devices else []), "planner"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("latency", "objective", "regret", "backbone", "planning", "device/edge/cloud", "tiled"):
+        table.add_column(heading, justify="right", overflow="fold")
+    before = ("", "")
+    for item in found:
+        same = (item.model, item.device)
+        if before[0] and same != before:
+            table.add_section()
+        counts = "/".join(str(len(item.vertices(tier))) for tier in TIERS)
+        tiled = sum(len(stack.vertices) for stack in item.decision.plan.stacks)
+        table.add_row(
+            item.model if same != before else "",
+            *([item.device if same != before else ""] if devices else []),
+            item.planner,
+            units.seconds(item.prediction.latency_s),
+            units.seconds(item.objective_s),
+            f"{item.regret * 100:+.1f} %",
+            units.size(item.prediction.backbone_bytes),
+            units.seconds(item.planning_s),
+            counts,
+            str(tiled) if tiled else "",
+        )
+        before = same
+    return table
+
+
+def _facts(item: Forecast) -> dict[str, Any]:
+    return {
+        "model": item.model,
+        "device": item.device,
+        "planner": item.planner,
+        "latency_s": item.prediction.latency_s,
+        "objective_s": item.objective_s,
+        "optimum_s": item.optimum_s,
+        "regret": item.regret,
+        "backbone_bytes": item.prediction.backbone_bytes,
+        "direct_bytes": item.prediction.direct_bytes,
+        "planning_s": item.planning_s,
+        "plan": item.decision.plan.to_dict(),
+    }
+
+
+def _show(item: Forecast) -> None:
+    graph, plan = item.problem.graph, item.decision.plan
+    out.print(f"\n[bold]{item.model}[/bold] by [bold]{item.planner}[/bold], for device {item.device}")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for tier in TIERS:
+        vertices = item.vertices(tier)
+        if vertices:
+            seconds = item.problem.costs.run_s(vertices, tier, plan.hosts[tier])
+            runs = ", ".join(_runs([graph[v].name for v in vertices], vertices))
+            table.add_row(f"{tier} {plan.hosts[tier]}", f"{len(vertices)} vertices, {units.seconds(seconds)} untiled: {runs}")
+    for crossing in item.crossings():
+        what = f"{crossing.name}: {units.size(crossing.payload_bytes)}, {units.seconds(crossing.seconds)}"
+        table.add_row(f"{crossing.source} → {crossing.target}", what)
+    for stack in plan.stacks:
+        rows = f"{graph[stack.vertices[0]].name} … {graph[stack.output].name}, {len(stack.vertices)} vertices"
+        tiles = "; ".join(
+            f"{tile.host} rows {tile.rows[0]}–{tile.rows[1]} columns {tile.columns[0]}–{tile.columns[1]}"
+            for tile in stack.tiles
+            if not tile.empty
+        )
+        table.add_row(f"stack {stack.grid[0]}x{stack.grid[1]}", f"{rows}: {tiles}")
+    out.print(table)
+
+
+def _runs(names: list[str], vertices: tuple[int, ...]) -> list[str]:
+    """Consecutive vertices as "first … last"."""
+    found: list[list[int]] = []
+    for place, v in enumerate(vertices):
+        if found and vertices[found[-1][-1]] == v - 1:
+            found[-1].append(place)
+        else:
+            found.append([place])
+    return [names[run[0]] if len(run) == 1 else f"{names[run[0]]} … {names[run[-1]]}" for run in found]

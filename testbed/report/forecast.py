@@ -1,0 +1,124 @@
+"""What planners would decide for a scenario at one moment of its traces, and what their plans would cost; nothing is run.
+
+The same planners, costs and network states as in a run (`orchestrator.world`), evaluated on the true costs; queues of several
+requests, fair sharing and TCP are left to a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from d3node.graph import LayerGraph
+from d3node.plan import TIERS, Tier
+from d3node.program import lower
+from testbed import registry
+from testbed.costs.table import Costs
+from testbed.orchestrator.truth import TrueState
+from testbed.orchestrator.walltime import timed
+from testbed.orchestrator.world import Site, World
+from testbed.planners.base import Decision, Problem
+from testbed.planners.evaluate import Prediction, critical_path, objective_s
+
+BOUND = "optimal"
+"""The planner that regret is taken against: the exact optimum without tiles."""
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A tensor that a plan sends from one tier to a higher one: name of its vertex, payload bytes, seconds on an idle path."""
+
+    vertex: int
+    name: str
+    source: Tier
+    target: Tier
+    payload_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One planner's plan for one model and device. All figures on the true costs: `objective_s` is D3's sum of compute and
+    transfer, `prediction` the critical path, `regret` the objective over the untiled optimum's, less one (below 0: tiles
+    gain)."""
+
+    model: str
+    device: str
+    planner: str
+    problem: Problem
+    decision: Decision
+    planning_s: float
+    objective_s: float
+    optimum_s: float
+    prediction: Prediction
+
+    @property
+    def regret(self) -> float:
+        """Share by which the plan's objective is above the exact optimum without tiles."""
+        return self.objective_s / self.optimum_s - 1.0
+
+    def vertices(self, tier: Tier) -> tuple[int, ...]:
+        """Vertices on a tier, the input left out."""
+        return tuple(v for v in self.decision.plan.part(tier) if v != 0)
+
+    def crossings(self) -> list[Crossing]:
+        """Every tensor that crosses from a tier to a higher one."""
+        plan, graph = self.decision.plan, self.problem.graph
+        tier_of = {host: tier for tier, host in plan.hosts.items()}
+        programs = lower(graph, plan, self.problem.network.route)
+        found = []
+        for tier in TIERS:
+            for send in programs[tier].sends if tier in programs else ():
+                target, size = tier_of[send.host], graph[send.vertex].output_bytes
+                seconds = self.problem.network.transfer_s(size, tier, target)
+                found.append(Crossing(send.vertex, graph[send.vertex].name, tier, target, size, seconds))
+        return found
+
+
+def state_at(world: World, time_s: float) -> TrueState:
+    """The true state of all links and hosts at a scenario time."""
+    truth = TrueState(world.layout)
+    for link in world.links.values():
+        for direction in ("up", "down"):
+            truth.set_link(link.name, direction, link.at(direction, time_s))
+    for host in world.hosts.values():
+        share = 1.0 if host.trace is None else host.trace.at(host.trace_offset_s + time_s)["cpu_share"]
+        truth.set_share(host.name, share)
+    return truth
+
+
+def forecasts(world: World, time_s: float = 0.0) -> Iterator[Forecast]:
+    """For every model, device and planner of a scenario, in order."""
+    truth = state_at(world, time_s)
+    bound = registry.planner(BOUND)
+    for facts in world.models.values():
+        for site in world.sites.values():
+            told = _problem(world, site, facts.graph, _shared(facts.told_costs, truth), truth)
+            true = replace(told, costs=_shared(facts.true_costs, truth))
+            optimum_s = objective_s(replace(true, options={}), bound.plan(replace(true, options={})).plan)
+            for name, planner in world.planners.items():
+                decision, planning_s = timed(lambda planner=planner, told=told: planner.plan(told))  # type: ignore[misc]
+                yield Forecast(
+                    model=facts.name,
+                    device=site.device,
+                    planner=name,
+                    problem=true,
+                    decision=decision,
+                    planning_s=planning_s,
+                    objective_s=objective_s(true, decision.plan),
+                    optimum_s=optimum_s,
+                    prediction=critical_path(true, decision.plan),
+                )
+
+
+def _problem(world: World, site: Site, graph: LayerGraph, costs: Costs, truth: TrueState) -> Problem:
+    options = world.scenario.planning.options
+    return Problem(graph, costs, truth.network(site), site.hosts, site.edge_hosts, options)
+
+
+def _shared(costs: Costs, truth: TrueState) -> Costs:
+    """Costs of hosts that have only a share of their CPU free."""
+    for host, share in truth.shares.items():
+        if share != 1.0:
+            costs = costs.with_speed(host, costs.speed.get(host, 1.0) * share)
+    return costs
