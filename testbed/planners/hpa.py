@@ -3,6 +3,10 @@
 A reconstruction. Confirmed (patent CN112297014B, claim 1): vertices with three times, edges with three transfer times, an
 input vertex, graph layers by longest distance. Ours: the rest, with every open choice as a named option:
 
+- `horizon`: what a vertex weighs against its incoming transfers when it compares tiers. "vertex": its own time only, the plain
+  reading; on real DNNs that rarely leaves the device, because no single layer earns the transfer of its input (10 times the
+  optimum on Inception-v4), so it cannot be what gave D3's published results. "rest" (the default): the time of its graph layer
+  and all later ones on that tier.
 - `candidates`: "any" tier not below the highest producer's, or only that tier and the "next" one.
 - `sis`: vertices that are tied to each other and decided once more. "successor": producers that feed the same vertex; when
   one of them is placed high that vertex must follow, so the others' outputs cross anyway and they may be better off there.
@@ -27,16 +31,26 @@ from testbed.planners.repartition import affected, beyond_bands, repartition, va
 
 
 class Rule:
-    """How HPA decides one vertex, given the ranks of the others. `sis` and `candidates` as in the module's docstring."""
+    """How HPA decides one vertex, given the ranks of the others, with the options of the module's docstring.
 
-    def __init__(self, priced: Prices, sis: str, candidates: str) -> None:
+    `weight[rank][v]` is what v puts in the scales for a rank, by `horizon`.
+    """
+
+    def __init__(self, priced: Prices, values: dict[str, Any]) -> None:
         self.priced = priced
-        self.sis = sis
-        self.reach = CLOUD if candidates == "any" else 1
+        self.sis = values["sis"]
+        self.reach = CLOUD if values["candidates"] == "any" else 1
+        self.weight = priced.compute if values["horizon"] == "vertex" else _rest(priced)
+
+    def prefers(self, v: int, rank: int, ranks: Sequence[int]) -> bool:
+        """Whether v would now be cheaper at a higher rank than where it is, its producers staying where they are."""
+        own = ranks[v]
+        here, there = self.weight[own][v], self.weight[rank][v]
+        return there < here and there + self.priced.incoming(v, rank, ranks) < here + self.priced.incoming(v, own, ranks)
 
     def greedy(self, v: int, ranks: Sequence[int]) -> int:
-        """Cheapest allowed rank by own time plus incoming transfers; the lowest among equals. No look-ahead."""
-        compute, hop = self.priced.compute, self.priced.hop
+        """Cheapest allowed rank by weight plus incoming transfers; the lowest among equals."""
+        weight, hop = self.weight, self.priced.hop
         producers = self.priced.facts.producers[v]
         floor = DEVICE
         for u in producers:
@@ -46,7 +60,7 @@ class Rule:
             return CLOUD
         best, best_s = floor, float("inf")
         for rank in range(floor, min(floor + self.reach, CLOUD) + 1):
-            seconds = compute[rank][v]
+            seconds = weight[rank][v]
             for u in producers:
                 if ranks[u] < rank:
                     seconds += hop[ranks[u]][rank][u]
@@ -101,7 +115,7 @@ class Rule:
         floor = priced.floor(v, ranks)
         best, best_s = floor, float("inf")
         for rank in range(floor, min(floor + self.reach, CLOUD) + 1):
-            seconds = priced.compute[rank][v]
+            seconds = self.weight[rank][v]
             for u in priced.facts.producers[v]:
                 own = ranks[u]
                 if own >= rank:
@@ -117,6 +131,20 @@ class Rule:
             if seconds < best_s:
                 best, best_s = rank, seconds
         return best
+
+
+def _rest(priced: Prices) -> tuple[list[float], ...]:
+    """Per rank and vertex: seconds of the vertex's graph layer and all later ones on that rank."""
+    found = []
+    for row in priced.compute:
+        rest, seconds = [0.0] * len(row), 0.0
+        for layer in reversed(priced.facts.layers):
+            for v in layer:
+                seconds += row[v]
+            for v in layer:
+                rest[v] = seconds
+        found.append(rest)
+    return tuple(found)
 
 
 def partition(rule: Rule) -> list[int]:
@@ -155,7 +183,7 @@ class Hpa:
         """A full pass over the graph."""
         values = read(problem, self.name)
         priced = prices(problem)
-        ranks = partition(Rule(priced, values["sis"], values["candidates"]))
+        ranks = partition(Rule(priced, values))
         plan = make_plan(self.name, problem, ranks, notes=notes_of(problem, values))
         return Decision(plan, priced.objective(ranks), priced.facts.everything)
 
@@ -166,9 +194,9 @@ class Hpa:
         values = read(problem, self.name)
         priced = prices(problem)
         change = beyond_bands(problem, current, change, values["band_low"], values["band_high"])
-        rule = Rule(priced, values["sis"], values["candidates"])
+        rule = Rule(priced, values)
         before = [RANK[tier] for tier in current.tiers]
-        ranks, touched = repartition(rule, before, affected(problem, priced, before, change))
+        ranks, touched = repartition(rule, before, affected(problem, rule, before, change))
         notes = notes_of(problem, values, current, change)
         return Decision(make_plan(self.name, problem, ranks, notes=notes), priced.objective(ranks), touched)
 
@@ -182,4 +210,4 @@ def notes_of(
         kept = current.notes.get("used", {})
         acted = change.paths | {f"speed:{host}" for host in change.hosts}
         used = {name: value if name in acted else kept.get(name, value) for name, value in used.items()}
-    return {"sis": values["sis"], "candidates": values["candidates"], "used": used}
+    return {"horizon": values["horizon"], "sis": values["sis"], "candidates": values["candidates"], "used": used}

@@ -52,6 +52,7 @@ class Number:
 Option = Choice | Number
 
 HPA_OPTIONS: dict[str, Option] = {
+    "horizon": Choice(("rest", "vertex"), "rest"),
     "sis": Choice(("successor", "predecessor", "off"), "successor"),
     "candidates": Choice(("any", "next"), "any"),
     "band_low": Number(0.0, 0.0, 1.0),

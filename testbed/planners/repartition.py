@@ -29,6 +29,8 @@ class Decider(Protocol):
 
     def tied(self, v: int) -> Iterable[int]: ...
 
+    def prefers(self, v: int, rank: int, ranks: Sequence[int]) -> bool: ...
+
 
 def values_used(problem: Problem) -> dict[str, list[float]]:
     """Rate and delay of every path and speed of every host of a problem: what later changes are held against."""
@@ -59,7 +61,7 @@ def beyond_bands(problem: Problem, current: Plan, change: Change, low: float, hi
     )
 
 
-def affected(problem: Problem, priced: Prices, ranks: Sequence[int], change: Change) -> set[int]:
+def affected(problem: Problem, rule: Decider, ranks: Sequence[int], change: Change) -> set[int]:
     """Vertices whose own decision a change bears on, under the placement `ranks`.
 
     A path: both ends of every tensor that crosses it. A leading host: the vertices on its tier, and their neighbours on
@@ -68,15 +70,16 @@ def affected(problem: Problem, priced: Prices, ranks: Sequence[int], change: Cha
     found = {v for v in change.vertices if v != INPUT}
     for name in change.paths:
         if name in ("device_edge", "edge_cloud", "device_cloud"):
-            found |= _at_path(priced, ranks, name)
+            found |= _at_path(rule, ranks, name)
     for rank, tier in enumerate(TIERS):
         if problem.hosts[tier] in change.hosts:
-            found |= _at_tier(priced, ranks, rank)
+            found |= _at_tier(rule, ranks, rank)
     found.discard(INPUT)
     return found
 
 
-def _at_path(priced: Prices, ranks: Sequence[int], name: str) -> set[int]:
+def _at_path(rule: Decider, ranks: Sequence[int], name: str) -> set[int]:
+    priced = rule.priced
     if name == "device_cloud" and priced.relay:
         return set()
     lower = {"device_edge": (DEVICE,), "edge_cloud": (DEVICE, EDGE) if priced.relay else (EDGE,), "device_cloud": (DEVICE,)}[name]
@@ -92,28 +95,22 @@ def _at_path(priced: Prices, ranks: Sequence[int], name: str) -> set[int]:
             if across:
                 found.add(u)
                 found.update(across)
-    return found or _would_move(priced, ranks, EDGE if name == "device_edge" else CLOUD)
+    return found or _would_move(rule, ranks, EDGE if name == "device_edge" else CLOUD)
 
 
-def _at_tier(priced: Prices, ranks: Sequence[int], rank: int) -> set[int]:
-    found: set[int] = set()
+def _at_tier(rule: Decider, ranks: Sequence[int], rank: int) -> set[int]:
+    priced, found = rule.priced, set[int]()
     for v, placed in enumerate(ranks):
         if placed == rank and v != INPUT:
             found.add(v)
             found.update(priced.facts.producers[v])
             found.update(priced.facts.consumers[v])
-    return found or _would_move(priced, ranks, rank)
+    return found or _would_move(rule, ranks, rank)
 
 
-def _would_move(priced: Prices, ranks: Sequence[int], rank: int) -> set[int]:
+def _would_move(rule: Decider, ranks: Sequence[int], rank: int) -> set[int]:
     """Vertices below a rank that would be cheaper there, their producers staying where they are."""
-    compute, found = priced.compute, set()
-    for v, placed in enumerate(ranks):
-        if placed < rank and v != INPUT and compute[rank][v] < compute[placed][v]:
-            here = compute[placed][v] + priced.incoming(v, placed, ranks)
-            if compute[rank][v] + priced.incoming(v, rank, ranks) < here:
-                found.add(v)
-    return found
+    return {v for v, placed in enumerate(ranks) if placed < rank and v != INPUT and rule.prefers(v, rank, ranks)}
 
 
 def repartition(rule: Decider, before: Sequence[int], seeds: Iterable[int]) -> tuple[list[int], frozenset[int]]:

@@ -1,0 +1,92 @@
+"""D3: HPA places the vertices on tiers, VSM computes stacks of the edge part in tiles on several edge hosts.
+
+Options of both pass through (`hpa.py`, `vsm.py`). `edge_costs`: whether HPA's edge times are those of the leader alone
+("single", the default: D3's profiles are per layer and machine) or already count VSM's gain ("tiled").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from d3node.plan import RANK, Plan, Stack
+from testbed.planners.base import Change, Decision, Problem
+from testbed.planners.hpa import Rule, notes_of, partition
+from testbed.planners.options import read
+from testbed.planners.prices import EDGE, Prices, make_plan, prices
+from testbed.planners.repartition import affected, beyond_bands, repartition
+from testbed.planners.tiling import stack_times
+from testbed.planners.vsm import choose, tiled_seconds
+
+
+class D3:
+    """HPA plus VSM."""
+
+    name = "d3"
+
+    def plan(self, problem: Problem) -> Decision:
+        """A full pass of HPA, then VSM on its edge part."""
+        values = read(problem, self.name)
+        priced, seen = self._prices(problem, values)
+        ranks = partition(Rule(seen, values))
+        stacks, gain = choose(problem, values, [rank == EDGE for rank in ranks])
+        return self._decision(problem, values, priced, ranks, stacks, gain, priced.facts.everything)
+
+    def replan(self, problem: Problem, current: Plan, change: Change) -> Decision:
+        """Partial re-partition; VSM looks again only when the edge part, an edge host, the LAN or an edge vertex changed.
+
+        Touched: the vertices that HPA decided anew, and those of stacks that came, went or were cut differently.
+        """
+        if len(current.tiers) != len(problem.graph) or current.hosts != problem.hosts:
+            return self.plan(problem)
+        values = read(problem, self.name)
+        change = beyond_bands(problem, current, change, values["band_low"], values["band_high"])
+        priced, seen = self._prices(problem, values)
+        before = [RANK[tier] for tier in current.tiers]
+        rule = Rule(seen, values)
+        seeds = affected(problem, rule, before, change)
+        if values["edge_costs"] == "tiled" and self._edge_changed(problem, change):
+            seeds |= {v for v, rank in enumerate(before) if rank == EDGE}
+        ranks, touched = repartition(rule, before, seeds)
+        lost = any(tile.host not in problem.edge_hosts for stack in current.stacks for tile in stack.tiles)
+        same_part = all((a == EDGE) == (b == EDGE) for a, b in zip(before, ranks, strict=True))
+        if same_part and not lost and not self._edge_changed(problem, change, before):
+            stacks, gain = current.stacks, _gain(problem, priced, current.stacks)
+        else:
+            stacks, gain = choose(problem, values, [rank == EDGE for rank in ranks])
+            old, new = set(current.stacks), set(stacks)
+            touched |= {v for stack in old ^ new for v in stack.vertices}
+        return self._decision(problem, values, priced, ranks, stacks, gain, touched, current, change)
+
+    def _prices(self, problem: Problem, values: dict[str, Any]) -> tuple[Prices, Prices]:
+        """True prices, and those that HPA sees."""
+        priced = prices(problem)
+        return priced, prices(problem, tiled_seconds(problem, values)) if values["edge_costs"] == "tiled" else priced
+
+    def _edge_changed(self, problem: Problem, change: Change, ranks: Sequence[int] | None = None) -> bool:
+        return bool(
+            change.hosts.intersection(problem.edge_hosts)
+            or change.paths.intersection(problem.network.lan)
+            or any(ranks is None or ranks[v] == EDGE for v in change.vertices)
+        )
+
+    def _decision(
+        self,
+        problem: Problem,
+        values: dict[str, Any],
+        priced: Prices,
+        ranks: Sequence[int],
+        stacks: tuple[Stack, ...],
+        gain: float,
+        touched: frozenset[int],
+        current: Plan | None = None,
+        change: Change | None = None,
+    ) -> Decision:
+        notes = {**notes_of(problem, values, current, change), "edge_costs": values["edge_costs"], "tiling_gain_s": gain}
+        plan = make_plan(self.name, problem, ranks, stacks, notes)
+        return Decision(plan, priced.objective(ranks) - gain, touched)
+
+
+def _gain(problem: Problem, priced: Prices, stacks: Sequence[Stack]) -> float:
+    """Seconds that given stacks save against the leader alone."""
+    return sum(sum(priced.compute[EDGE][v] for v in stack.vertices) - stack_times(problem, stack).total_s for stack in stacks)
