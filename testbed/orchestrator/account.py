@@ -1,0 +1,146 @@
+"""From the reports of a request's hosts to the figures of its row, and to bytes per link.
+
+Pure arithmetic over the records of `d3node.protocol`; times of different hosts are comparable where they share a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from d3node.plan import Tier
+from testbed.costs.network import frame_bytes
+from testbed.orchestrator.truth import LinkKey
+from topologies.layout import Layout
+
+WIDE_AREA_ROLES = frozenset({"backbone", "cellular"})
+"""Roles of links whose traffic counts as backbone bytes: the ways out of a site."""
+
+Span = tuple[float, float]
+
+
+def union_s(spans: Sequence[Span]) -> float:
+    """Seconds covered by at least one of the spans."""
+    if len(spans) == 1:
+        return spans[0][1] - spans[0][0]
+    total, reach = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        if end > reach:
+            total += end - max(start, reach)
+            reach = end
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How messages between two hosts are booked: the tiers of the ends, the links crossed, and whether they leave the site."""
+
+    source: Tier
+    target: Tier
+    links: tuple[LinkKey, ...]
+    wide: bool
+
+
+@dataclass(slots=True)
+class LinkBytes:
+    """Messages that crossed a link direction, by the receivers' reports: their bytes, and with framing of their own."""
+
+    messages: int = 0
+    message_bytes: int = 0
+    framed_bytes: float = 0.0
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the reports say of one request. Seconds are times during which at least one host or transfer of the kind was busy;
+    `queue_s` and `overrun_s` are sums."""
+
+    queue_s: float = 0.0
+    compute_s: dict[Tier, float] = field(default_factory=lambda: {"device": 0.0, "edge": 0.0, "cloud": 0.0})
+    transfer_access_s: float = 0.0
+    transfer_lan_s: float = 0.0
+    transfer_backbone_s: float = 0.0
+    transfer_return_s: float = 0.0
+    backbone_bytes: int = 0
+    access_bytes: int = 0
+    lan_bytes: int = 0
+    overrun_s: float = 0.0
+
+
+class Ledger:
+    """Books reports. `links` holds the totals per link direction since the ledger was opened."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._routes: dict[tuple[str, str], Route] = {}
+        self.links: dict[LinkKey, LinkBytes] = {}
+        self.compute_s = 0.0
+        self.overrun_s = 0.0
+
+    def route(self, source: str, target: str) -> Route:
+        """How messages from one host to another are booked."""
+        found = self._routes.get((source, target))
+        if found is None:
+            hops = self._layout.path(source, target)
+            found = self._routes[source, target] = Route(
+                source=self._layout.by_name[source].tier,
+                target=self._layout.by_name[target].tier,
+                links=tuple((link.name, direction) for link, direction in hops),
+                wide=any(link.role in WIDE_AREA_ROLES for link, _ in hops),
+            )
+        return found
+
+    def book_transfer(self, source: str, target: str, nbytes: int) -> Route:
+        """Book one message on every link that it crossed."""
+        route = self.route(source, target)
+        framed = frame_bytes(nbytes)
+        for key in route.links:
+            entry = self.links.get(key)
+            if entry is None:
+                entry = self.links[key] = LinkBytes()
+            entry.messages += 1
+            entry.message_bytes += nbytes
+            entry.framed_bytes += framed
+        return route
+
+    def book(self, reports: Sequence[dict[str, Any]]) -> Figures:
+        """Book all reports of one request, and sum them up for its row."""
+        figures = Figures()
+        compute: dict[Tier, list[Span]] = {}
+        access: list[Span] = []
+        lan: list[Span] = []
+        backbone: list[Span] = []
+        back: list[Span] = []
+        for report in reports:
+            host = report["host"]
+            tier = self._layout.by_name[host].tier
+            for record in report["records"]:
+                span = (record["start"], record["end"])
+                if record["what"] == "compute":
+                    figures.queue_s += record["queued_s"]
+                    figures.overrun_s += record["overrun_s"]
+                    self.compute_s += span[1] - span[0]
+                    compute.setdefault(tier, []).append(span)
+                    continue
+                nbytes = record["bytes"]
+                route = self.book_transfer(record["peer"], host, nbytes)
+                if route.target == "device":
+                    back.append(span)
+                elif route.target == "cloud":
+                    backbone.append(span)
+                    figures.backbone_bytes += nbytes if route.wide else 0
+                elif route.source == "device":
+                    access.append(span)
+                    figures.access_bytes += nbytes
+                else:
+                    lan.append(span)
+                    figures.lan_bytes += nbytes
+        for tier, spans in compute.items():
+            figures.compute_s[tier] = union_s(spans)
+        figures.transfer_access_s = union_s(access) if access else 0.0
+        figures.transfer_lan_s = union_s(lan) if lan else 0.0
+        figures.transfer_backbone_s = union_s(backbone) if backbone else 0.0
+        figures.transfer_return_s = union_s(back) if back else 0.0
+        self.overrun_s += figures.overrun_s
+        return figures

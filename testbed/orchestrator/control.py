@@ -1,0 +1,161 @@
+"""The orchestrator's end of the control plane: one client per agent, and all of them together as a fleet.
+
+Speaks the vocabulary of `d3node.protocol`; what is asked of agents, and when, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+from d3node.channel import Channel, Message
+from d3node.errors import ChannelError, NodeError
+from testbed.backends.base import Session
+from testbed.errors import AgentError
+from testbed.scenario.schema import Scenario
+
+CALL_DEADLINE_S = 120.0
+"""Loop seconds an agent may take to answer a call (running a whole model for verification is the longest)."""
+
+Push = Callable[[str, Message], None]
+"""Called with the host's name and each message that is not a reply: done, failed, report."""
+
+
+class AgentClient:
+    """One agent. Calls are matched to replies by id; all else goes to `push`; the end of the channel to `lost`."""
+
+    def __init__(self, host: str, channel: Channel, push: Push, lost: Callable[[str, str], None]) -> None:
+        self.host = host
+        self._channel = channel
+        self._push = push
+        self._lost = lost
+        self._ids = count(1)
+        self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self._lock = asyncio.Lock()
+        self._gone: str | None = None
+        self._closing = False
+        self._reader = asyncio.create_task(self._read(), name=f"control-{host}")
+
+    @property
+    def alive(self) -> bool:
+        """False once the channel has ended."""
+        return self._gone is None
+
+    async def send(self, kind: str, fields: dict[str, Any]) -> None:
+        """Send a message that has no reply. Raises AgentError when the agent is gone."""
+        if self._gone is not None:
+            raise AgentError(self._gone)
+        try:
+            async with self._lock:
+                await self._channel.send(Message(kind, fields))
+        except ChannelError as error:
+            self._end(str(error))
+            raise AgentError(self._gone) from error
+
+    async def call(self, kind: str, fields: dict[str, Any] | None = None, deadline_s: float = CALL_DEADLINE_S) -> Message:
+        """Send a message and wait for its reply. Raises AgentError when the agent refuses, is gone, or does not answer."""
+        number = next(self._ids)
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            await self.send(kind, {"id": number, **(fields or {})})
+            async with asyncio.timeout(deadline_s):
+                reply = await future
+        except TimeoutError as error:
+            raise AgentError(f"agent {self.host} did not answer {kind!r} within {deadline_s:g} s") from error
+        finally:
+            del self._waiting[number]
+        if reply.kind == "refused":
+            raise AgentError(f"agent {self.host} refused {kind!r}: {reply.fields.get('error')}: {reply.fields.get('text')}")
+        return reply
+
+    async def close(self) -> None:
+        """End the connection without asking the agent to stop (its backend owns it)."""
+        self._closing = True
+        self._reader.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._reader
+        with suppress(NodeError, OSError):
+            await self._channel.close()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                message = await self._channel.receive()
+                if message.kind in ("ok", "refused"):
+                    future = self._waiting.get(message.fields.get("id", 0))
+                    if future is not None and not future.done():
+                        future.set_result(message)
+                else:
+                    self._push(self.host, message)
+        except NodeError as error:
+            self._end(str(error) or type(error).__name__)
+
+    def _end(self, reason: str) -> None:
+        if self._gone is not None or self._closing:
+            return
+        self._gone = f"agent {self.host} is gone: {reason}"
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(AgentError(self._gone))
+        self._lost(self.host, self._gone)
+
+
+class Fleet:
+    """All agents of a session. `on_push` may be replaced at any time; `dead` maps a lost host to the reason."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.clients: dict[str, AgentClient] = {}
+        self.dead: dict[str, str] = {}
+        self.on_push: Push = lambda _host, _message: None
+        self.on_lost: Callable[[str], None] = lambda _host: None
+
+    async def open(self, scenario: Scenario) -> dict[str, dict[str, Any]]:
+        """Connect to every agent and configure it; returns their answers by host. Raises AgentError."""
+        hosts = [host.name for host in self.session.layout.hosts]
+        for host in hosts:
+            try:
+                channel = await self.session.control(host)
+            except (NodeError, OSError) as error:
+                raise AgentError(f"agent {host} cannot be reached on the control plane: {error}") from error
+            self.clients[host] = AgentClient(host, channel, self._pushed, self._lost)
+        replies = await self.call_all(hosts, "configure", {host: self._configuration(host, hosts, scenario) for host in hosts})
+        return {host: {k: v for k, v in reply.fields.items() if k != "id"} for host, reply in replies.items()}
+
+    def _configuration(self, host: str, hosts: Iterable[str], scenario: Scenario) -> dict[str, Any]:
+        return {
+            "peers": {peer: self.session.address(peer, host) for peer in hosts if peer != host},
+            "mode": scenario.compute.mode,
+            "tensors": scenario.compute.tensors,
+            "route": scenario.network.route,
+            "input_encoding": scenario.model.input_encoding,
+        }
+
+    async def call_all(self, hosts: Iterable[str], kind: str, fields: Mapping[str, dict[str, Any]]) -> dict[str, Message]:
+        """The same kind of call to several agents at once; all of them have answered when this returns."""
+        names = list(hosts)
+        replies = await asyncio.gather(*(self.clients[name].call(kind, fields[name]) for name in names), return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, BaseException):
+                raise reply
+        return dict(zip(names, (r for r in replies if isinstance(r, Message)), strict=True))
+
+    async def share(self, host: str, cpu_share: float) -> None:
+        """Set a host's CPU share."""
+        await self.clients[host].send("share", {"cpu_share": cpu_share})
+
+    async def close(self) -> None:
+        """Close all control channels."""
+        for client in self.clients.values():
+            await client.close()
+
+    def _pushed(self, host: str, message: Message) -> None:
+        self.on_push(host, message)
+
+    def _lost(self, host: str, reason: str) -> None:
+        self.dead[host] = reason
+        self.on_lost(host)

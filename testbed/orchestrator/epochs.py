@@ -1,0 +1,101 @@
+"""Plan epochs: installed on every host concerned before use, kept while requests of theirs are in flight, then retired.
+
+Which plan to install is `planning.py`'s decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from itertools import count
+
+from d3node.graph import LayerGraph
+from d3node.plan import Plan, Tier
+from d3node.program import Program, Route, lower
+from testbed.costs.table import Costs
+from testbed.errors import AgentError
+from testbed.orchestrator.control import Fleet
+from testbed.orchestrator.prices import price
+
+
+@dataclass
+class Epoch:
+    """An installed plan. `hosts` take part in its requests and report on them; `live` requests are in flight."""
+
+    plan: Plan
+    programs: dict[Tier, Program]
+    hosts: tuple[str, ...]
+    reporting: frozenset[str]
+    live: int = 0
+    superseded: bool = False
+
+    @property
+    def number(self) -> int:
+        """The epoch's number."""
+        return self.plan.epoch
+
+    @property
+    def tiled(self) -> bool:
+        """Whether the plan computes anything in tiles."""
+        return bool(self.plan.stacks)
+
+
+@dataclass
+class Epochs:
+    """All epochs of a run: numbers are never used twice."""
+
+    fleet: Fleet
+    route: Route
+    numbers: count[int] = field(default_factory=lambda: count(1))
+    installed: dict[int, Epoch] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def install(self, graph: LayerGraph, plan: Plan, truth: Costs) -> Epoch:
+        """Give a plan a number and install it on all hosts concerned. Raises PlanError, AgentError."""
+        plan = plan.with_epoch(next(self.numbers))
+        plan.check(graph)
+        programs = lower(graph, plan, self.route)
+        working = [program.host for program in programs.values()]
+        working += [tile.host for stack in plan.stacks for tile in stack.tiles if not tile.empty]
+        reporting = frozenset(working)
+        named = [*working, *(tile.host for stack in plan.stacks for tile in stack.tiles)]
+        hosts = tuple(dict.fromkeys(named))
+        prices = price(graph, plan, programs, truth)
+        # `notes` are the planner's own and may hold anything; agents have no use for them.
+        fields = {"plan": {**plan.to_dict(), "notes": {}}, "steps_s": prices.steps_s, "tiles_s": prices.tiles_s}
+        await self.fleet.call_all(hosts, "install", dict.fromkeys(hosts, fields))
+        epoch = Epoch(plan, programs, hosts, reporting)
+        self.installed[epoch.number] = epoch
+        return epoch
+
+    def enter(self, epoch: Epoch) -> None:
+        """A request starts on an epoch."""
+        epoch.live += 1
+
+    def leave(self, epoch: Epoch) -> None:
+        """A request of an epoch is over and reported."""
+        epoch.live -= 1
+        self._retire_if_over(epoch)
+
+    def supersede(self, epoch: Epoch) -> None:
+        """No new request will use this epoch; it is retired with its last one."""
+        epoch.superseded = True
+        self._retire_if_over(epoch)
+
+    async def settle(self) -> None:
+        """Wait until every retirement under way has been sent."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    def _retire_if_over(self, epoch: Epoch) -> None:
+        if epoch.superseded and epoch.live == 0 and self.installed.pop(epoch.number, None) is not None:
+            task = asyncio.create_task(self._retire(epoch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _retire(self, epoch: Epoch) -> None:
+        for host in epoch.hosts:
+            try:
+                await self.fleet.clients[host].send("retire", {"epoch": epoch.number})
+            except AgentError:  # it is gone, and the epoch with it
+                continue

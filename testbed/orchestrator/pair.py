@@ -1,0 +1,348 @@
+"""One session of a run: one model with one planner, from its first plan to its last request, with the traces from their start.
+
+The network and the agents are there already and stay; sessions follow one another on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from testbed.backends.base import LinkCounters, Session
+from testbed.errors import AgentError, RunError
+from testbed.orchestrator import rows
+from testbed.orchestrator.account import WIDE_AREA_ROLES, Ledger, LinkBytes
+from testbed.orchestrator.control import Fleet
+from testbed.orchestrator.epochs import Epochs
+from testbed.orchestrator.fidelity import PairFacts, backbone_gap
+from testbed.orchestrator.journal import Journal
+from testbed.orchestrator.loads import arrivals, input_seed
+from testbed.orchestrator.observe import Observer
+from testbed.orchestrator.planning import DevicePlanner
+from testbed.orchestrator.replay import DIRECTIONS, Replay, sleep_until
+from testbed.orchestrator.results import RunFolder, seconds
+from testbed.orchestrator.tracker import Request, Tracker
+from testbed.orchestrator.truth import LinkKey, TrueState
+from testbed.orchestrator.verify import Verifier
+from testbed.orchestrator.walltime import WallLimit
+from testbed.orchestrator.world import Site, World
+from topologies.layout import Direction
+
+Counters = dict[LinkKey, LinkCounters]
+
+
+@dataclass
+class Stage:
+    """What all sessions of a run share."""
+
+    world: World
+    session: Session
+    fleet: Fleet
+    epochs: Epochs
+    truth: TrueState
+    replay: Replay
+    folder: RunFolder
+    journal: Journal
+    verifier: Verifier
+    limit: WallLimit
+    facts: list[PairFacts] = field(default_factory=list)
+
+
+class PairRun:
+    """Runs one (model, planner) session. `facts` are complete when `run` has returned or raised."""
+
+    def __init__(self, stage: Stage, model: str, planner: str) -> None:
+        self._stage = stage
+        self._scenario = stage.world.scenario
+        self._model = stage.world.models[model]
+        self._planner = planner
+        self._names = {"model": model, "planner": planner}
+        self._loop = asyncio.get_running_loop()
+        self._start = self._loop.time()
+        self._ledger = Ledger(stage.world.layout)
+        self._trouble: asyncio.Future[None] = self._loop.create_future()
+        self._trouble.add_done_callback(lambda future: future.cancelled() or future.exception())  # it may go unread
+        self.facts = PairFacts(model, planner)
+
+    async def run(self) -> None:
+        """Run it. Raises AgentError, RunError; whatever happens, all rows of requests that were made are written."""
+        stage = self._stage
+        stage.facts.append(self.facts)
+        await stage.replay.reset()
+        before = await stage.session.counters()
+        planning = self._scenario.planning
+        self._observer = Observer(self._model, stage.truth, self._ledger, planning.knowledge, planning.smoothing)
+        self._tracker = Tracker(stage.fleet, stage.epochs, self._scenario.requests.deadline, self._over)
+        stage.fleet.on_push = self._push
+        stage.fleet.on_lost = self._lost
+        self._planners = {device: self._planner_of(site) for device, site in stage.world.sites.items()}
+        try:
+            for planner in self._planners.values():
+                await planner.first()
+            await self._while_well(self._warm_up())
+            self._start = self._loop.time()
+            await self._while_well(self._measure(), stage.replay.run(self._start), self._control(), *self._probes())
+        except asyncio.CancelledError:
+            self._tracker.abandon("Interrupted", "the run was interrupted")
+            raise
+        except Exception:
+            await self._finish_what_flies()
+            raise
+        finally:
+            for planner in self._planners.values():
+                planner.close()
+            self._note_tracker()
+            self._write_states()
+        await stage.epochs.settle()
+        self._write_totals(before, await stage.session.counters())
+        stage.journal.emit("session_end", **self._names, requests=self.facts.requests, failed=self.facts.failed)
+
+    # -- requests ---------------------------------------------------------------------------------------------------------
+
+    async def _warm_up(self) -> None:
+        async def one(device: str) -> None:
+            for number in range(self._scenario.requests.warmup):
+                request = await self._submit(device, number, True, self._loop.time())
+                await request.ended
+
+        await asyncio.gather(*(one(device) for device in self._planners))
+        await self._tracker.drain()
+
+    async def _measure(self) -> None:
+        await asyncio.gather(*(self._drive(device) for device in self._planners))
+        await self._tracker.drain()
+
+    async def _drive(self, device: str) -> None:
+        requests = self._scenario.requests
+        moments = arrivals(self._scenario, device)
+        if moments is not None:
+            for number, moment in enumerate(moments):
+                await sleep_until(self._start + moment)
+                await self._submit(device, number, False, self._start + moment)
+            return
+        for number in range(requests.count):
+            request = await self._submit(device, number, False, self._loop.time())
+            await request.ended
+            if requests.think_time > 0.0:
+                await asyncio.sleep(requests.think_time)
+
+    async def _submit(self, device: str, number: int, warmup: bool, due_at: float) -> Request:
+        if self._stage.limit.passed():
+            raise RunError(f"the run was stopped at its limit of {self._stage.limit.limit_s:g} s (run.wall_limit)")
+        epoch = self._planners[device].epoch
+        return await self._tracker.submit(number, device, epoch, input_seed(self._scenario, number), warmup, due_at)
+
+    def _push(self, host: str, message: Any) -> None:
+        try:
+            self._tracker.push(host, message)
+        except Exception as error:  # in the reader's task nobody would see it
+            self._fail(error)
+
+    def _over(self, request: Request) -> None:
+        figures = self._ledger.book(request.reports)
+        self._observer.request(request)
+        name = self._model.name
+        facts = self.facts
+        verdict = None
+        if request.error:
+            facts.failed += 1
+        else:
+            verdict = self._stage.verifier.check(name, request.input, request.answer, request.epoch.tiled)
+            if verdict is not None:
+                facts.checked += 1
+                facts.wrong += not verdict.correct
+                facts.max_rel_error = max(facts.max_rel_error, verdict.max_rel_error)
+        self._stage.folder.inferences.add_values(rows.inference(name, self._planner, request, self._start, figures, verdict))
+        self._stage.journal.progress(self._names)
+
+    # -- control loop -----------------------------------------------------------------------------------------------------
+
+    def _planner_of(self, site: Site) -> DevicePlanner:
+        return DevicePlanner(
+            site=site,
+            model=self._model,
+            name=self._planner,
+            planner=self._stage.world.planners[self._planner],
+            table=self._scenario.planning,
+            observer=self._observer,
+            epochs=self._stage.epochs,
+            record=self._planned,
+        )
+
+    def _planned(self, record: dict[str, Any]) -> None:
+        at_s = self._loop.time() - self._start if record["reason"] != "first" else 0.0
+        self._stage.folder.plans.add({**self._names, "at_s": at_s, **record})
+        kept = ("device", "epoch", "reason", "installed", "planning_time_s")
+        brief = {key: record[key] for key in kept}
+        self._stage.journal.emit("plan", **self._names, at_s=at_s, touched=len(record["touched"]), **brief)
+
+    async def _control(self) -> None:
+        interval = self._scenario.planning.interval
+        watched = self._scenario.planning.replan != "never"
+        turn = 0
+        while True:
+            turn = max(turn + 1, int((self._loop.time() - self._start) / interval))
+            due = self._start + turn * interval
+            await sleep_until(due)
+            self.facts.loop_late_s = max(self.facts.loop_late_s, self._loop.time() - due)
+            if self._stage.limit.passed():
+                raise RunError(f"the run was stopped at its limit of {self._stage.limit.limit_s:g} s (run.wall_limit)")
+            if not watched:
+                continue
+            if self._observer.clairvoyant:
+                changed = self._observer.changed
+                for planner in self._planners.values():
+                    if changed or planner.watching:
+                        await planner.tick(None)
+            elif fresh := self._observer.take_fresh():
+                for planner in self._planners.values():
+                    await planner.tick(fresh)
+
+    def _probes(self) -> list[Coroutine[Any, Any, None]]:
+        if self._scenario.planning.probe_interval is None:
+            return []
+        paths: dict[tuple[str, str], None] = {}
+        for site in self._stage.world.sites.values():
+            paths[site.device, site.leader] = None
+            paths[site.leader, site.cloud] = None
+            if site.route == "direct":
+                paths[site.device, site.cloud] = None
+        return [self._probe(source, target, self._scenario.planning.probe_interval) for source, target in paths]
+
+    async def _probe(self, source: str, target: str, interval: float) -> None:
+        """Probe one path again and again; a probe that gets no answer in a few intervals tells an upper bound of the rate."""
+        size = int(self._scenario.planning.probe_size)
+        patience = max(5.0 * interval, 1.0)
+        while True:
+            begun = self._loop.time()
+            try:
+                async with asyncio.timeout(patience):
+                    reply = await self._stage.fleet.clients[source].call("probe", {"peer": target, "size": size})
+                took, nbytes = float(reply.fields["rtt_s"]), int(reply.fields["bytes"])
+                self._ledger.book_transfer(source, target, nbytes)
+            except TimeoutError:
+                took, nbytes = self._loop.time() - begun, size
+            except AgentError as error:
+                self._stage.journal.emit("warning", text=f"probe from {source} to {target}: {error}", **self._names)
+                took = 0.0
+            if took > 0.0:
+                self._observer.probe(source, target, nbytes, took)
+                at_s = begun - self._start
+                fields = {"source": source, "target": target, "at_s": at_s, "bytes": nbytes, "seconds": took}
+                self._stage.journal.emit("probe", **self._names, **fields)
+            await sleep_until(begun + interval)
+
+    # -- trouble ----------------------------------------------------------------------------------------------------------
+
+    def _lost(self, host: str) -> None:
+        self._tracker.host_lost(host)
+        self._fail(AgentError(self._stage.fleet.dead[host]))
+
+    def _fail(self, error: Exception) -> None:
+        if not self._trouble.done():
+            self._trouble.set_exception(error)
+
+    async def _while_well(self, work: Coroutine[Any, Any, None], *beside: Coroutine[Any, Any, None]) -> None:
+        """Do the work, with other coroutines beside it that are cancelled when it is done; the first failure ends it all."""
+        main = asyncio.create_task(work)
+        others = [asyncio.create_task(coroutine) for coroutine in beside]
+        waiting: set[asyncio.Future[None]] = {main, *others, self._trouble}
+        try:
+            while not main.done():
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+            main.result()
+        finally:
+            for task in (main, *others):
+                task.cancel()
+            for task in (main, *others):
+                with suppress(asyncio.CancelledError, Exception):
+                    await task
+
+    async def _finish_what_flies(self) -> None:
+        """After a failure: let the requests that can still end do so, within their deadlines."""
+        try:
+            await self._tracker.drain()
+        except asyncio.CancelledError:
+            self._tracker.abandon("Interrupted", "the run was interrupted")
+            raise
+
+    # -- records ----------------------------------------------------------------------------------------------------------
+
+    def _note_tracker(self) -> None:
+        facts, tracker = self.facts, self._tracker
+        self._ledger.book(tracker.late_reports)
+        facts.requests, facts.over = tracker.submitted, tracker.over
+        facts.stray_ends, facts.missing_reports = tracker.stray, tracker.unreported
+        facts.compute_s, facts.overrun_s = self._ledger.compute_s, self._ledger.overrun_s
+
+    def _write_states(self) -> None:
+        for done in self._stage.replay.done:
+            step = done.step
+            self.facts.trace_late_s = max(self.facts.trace_late_s, done.late_s)
+            if step.state is None:
+                fields = {"host": step.name, "at_s": step.at_s, "late_s": done.late_s, "cpu_share": step.share}
+                self._stage.journal.emit("share", **self._names, **fields)
+                continue
+            self._stage.folder.links.add(
+                {
+                    **self._names,
+                    "link": step.name,
+                    "direction": step.direction,
+                    "kind": "state",
+                    "at_s": seconds(step.at_s),
+                    "late_s": seconds(done.late_s),
+                    "rate_bps": f"{step.state.rate_bps:.3f}",
+                    "delay_s": seconds(step.state.delay_s),
+                    "loss": f"{step.state.loss:g}",
+                }
+            )
+
+    def _write_totals(self, before: Counters, after: Counters) -> None:
+        now = self._loop.time() - self._start
+        for link in self._stage.world.layout.links:
+            for direction in DIRECTIONS:
+                key = (link.name, direction)
+                counted = _since(before.get(key), after.get(key))
+                reported = self._ledger.links.get(key, LinkBytes())
+                if counted is not None and link.role in WIDE_AREA_ROLES and direction == "up":
+                    back = self._ledger.links.get((link.name, _other(direction)), LinkBytes())
+                    loss = max(
+                        (d.step.state.loss for d in self._stage.replay.done if _of(d.step, key) and d.step.state), default=0.0
+                    )
+                    self.facts.gaps[f"{link.name} {direction}"] = backbone_gap(counted, reported, back, loss)
+                self._stage.folder.links.add(
+                    {
+                        **self._names,
+                        "link": link.name,
+                        "direction": direction,
+                        "kind": "total",
+                        "at_s": seconds(now),
+                        "wire_bytes": "" if counted is None else counted.wire_bytes,
+                        "packets": "" if counted is None else counted.packets,
+                        "drops": "" if counted is None else counted.drops,
+                        "messages": reported.messages,
+                        "message_bytes": reported.message_bytes,
+                        "framed_bytes": f"{reported.framed_bytes:.0f}",
+                    }
+                )
+
+
+def _since(before: LinkCounters | None, after: LinkCounters | None) -> LinkCounters | None:
+    if after is None:
+        return None
+    if before is None:
+        return after
+    return LinkCounters(after.wire_bytes - before.wire_bytes, after.packets - before.packets, after.drops - before.drops)
+
+
+def _other(direction: Direction) -> Direction:
+    return "down" if direction == "up" else "up"
+
+
+def _of(step: Any, key: LinkKey) -> bool:
+    return (step.name, step.direction) == key

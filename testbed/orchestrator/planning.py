@@ -1,0 +1,140 @@
+"""Planning for one device: the first plan, and a new one whenever the trigger says that conditions have changed.
+
+Planners are pure functions; this file asks them, keeps the stopwatch, and has a changed plan installed as a new epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from d3node.errors import PlanError
+from testbed.errors import RunError
+from testbed.orchestrator.epochs import Epoch, Epochs
+from testbed.orchestrator.observe import Observer, Pair
+from testbed.orchestrator.trigger import Key, Trigger
+from testbed.orchestrator.walltime import timed
+from testbed.orchestrator.world import ModelFacts, Site
+from testbed.planners.base import Change, Decision, Planner, Problem
+from testbed.planners.evaluate import critical_path
+from testbed.scenario.schema import PlanningTable
+
+Record = Callable[[dict[str, Any]], None]
+
+
+class DevicePlanner:
+    """Keeps one device's plan fit for the conditions. `epoch` is the one that new requests use."""
+
+    def __init__(
+        self,
+        site: Site,
+        model: ModelFacts,
+        name: str,
+        planner: Planner,
+        table: PlanningTable,
+        observer: Observer,
+        epochs: Epochs,
+        record: Record,
+    ) -> None:
+        self._site = site
+        self._model = model
+        self._name = name
+        self._planner = planner
+        self._table = table
+        self._observer = observer
+        self._epochs = epochs
+        self._record = record
+        self._trigger = Trigger(table.band, table.samples)
+        self._epoch: Epoch | None = None
+
+    @property
+    def epoch(self) -> Epoch:
+        """The installed plan for new requests."""
+        assert self._epoch is not None, "first() has not been awaited"
+        return self._epoch
+
+    async def first(self) -> None:
+        """Make and install the first plan."""
+        await self._decide(None)
+
+    async def tick(self, fresh: set[Key | Pair] | None) -> None:
+        """One turn of the control loop; `fresh` is what was sampled since the last (None: everything)."""
+        if self._table.replan == "never" or (fresh is not None and not fresh):
+            return
+        keys = None if fresh is None else self._observer.keys(self._site, fresh)
+        if keys is not None and not keys:
+            return
+        change = self._trigger.sample(self._observer.values(self._site), keys)
+        if change is not None:
+            await self._decide(change)
+
+    @property
+    def watching(self) -> bool:
+        """True while some value is outside its band."""
+        return self._trigger.watching
+
+    def close(self) -> None:
+        """No more requests: the installed plan is retired once its last one is over."""
+        if self._epoch is not None:
+            self._epochs.supersede(self._epoch)
+
+    async def _decide(self, change: Change | None) -> None:
+        problem = Problem(
+            graph=self._model.graph,
+            costs=self._observer.costs(),
+            network=self._observer.network(self._site),
+            hosts=self._site.hosts,
+            edge_hosts=self._site.edge_hosts,
+            options=self._table.options,
+        )
+        values = self._observer.values(self._site)
+        decision, seconds = await self._ask(problem, change)
+        self._trigger.reset(values)
+        current = self._epoch
+        installed = current is None or not decision.plan.same_placement(current.plan)
+        if installed:
+            try:
+                self._epoch = await self._epochs.install(self._model.graph, decision.plan, self._model.true_costs)
+            except PlanError as error:
+                raise RunError(f"planner {self._name!r} made an illegal plan for {self._model.name!r}: {error}") from error
+            if current is not None:
+                self._epochs.supersede(current)
+        self._record(self._account(problem, decision, change, seconds, installed))
+
+    async def _ask(self, problem: Problem, change: Change | None) -> tuple[Decision, float]:
+        """Ask the planner, beside the event loop where its clock is real, so that replay and requests go on meanwhile."""
+        current = self._epoch
+        if change is None or current is None or self._table.replan == "full":
+            return await _aside(lambda: timed(lambda: self._planner.plan(problem)))
+        return await _aside(lambda: timed(lambda: self._planner.replan(problem, current.plan, change)))
+
+    def _account(
+        self, problem: Problem, decision: Decision, change: Change | None, seconds: float, installed: bool
+    ) -> dict[str, Any]:
+        plan = self.epoch.plan
+        predicted = critical_path(problem, plan)
+        return {
+            "device": self._site.device,
+            "epoch": plan.epoch,
+            "reason": "first" if change is None else "change",
+            "replan": "full" if change is None else self._table.replan,
+            "change": None if change is None else _plain(change),
+            "installed": installed,
+            "touched": sorted(decision.touched),
+            "vertices": len(problem.graph),
+            "planning_time_s": seconds,
+            "objective_s": decision.objective_s,
+            "predicted_latency_s": predicted.latency_s,
+            "predicted_backbone_bytes": predicted.backbone_bytes,
+            "values": {f"{kind}:{name}": value for (kind, name), value in self._trigger.values.items()},
+            "plan": plan.to_dict() if installed else None,
+        }
+
+
+async def _aside(call: Callable[[], tuple[Decision, float]]) -> tuple[Decision, float]:
+    return await asyncio.get_running_loop().run_in_executor(None, call)
+
+
+def _plain(change: Change) -> Mapping[str, Any]:
+    return {"paths": sorted(change.paths), "hosts": sorted(change.hosts), "vertices": sorted(change.vertices)}

@@ -1,0 +1,50 @@
+"""What agents are told of time: modelled seconds of every step and every tile of a plan, from the true costs.
+
+The planners' predictions are not used here; agents that compute in `measured` mode ignore these figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from d3node.graph import LayerGraph
+from d3node.intervals import area, reverse
+from d3node.plan import Plan, Stack, Tier
+from d3node.program import Program
+from testbed.costs.table import Costs
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Seconds at full CPU share: `steps_s[tier][i]` of step i on the tier's leader (0 for a stack: its tiles have the time),
+    `tiles_s[stack][tile]` on the tile's host (0 for an empty tile)."""
+
+    steps_s: dict[Tier, list[float]]
+    tiles_s: list[list[float]]
+
+
+def price(graph: LayerGraph, plan: Plan, programs: dict[Tier, Program], costs: Costs) -> Prices:
+    """Price a plan's programs."""
+    steps_s = {
+        tier: [0.0 if s.stack is not None else costs.run_s(s.vertices, tier, program.host) for s in program.steps]
+        for tier, program in programs.items()
+    }
+    return Prices(steps_s, [stack_seconds(graph, stack, costs) for stack in plan.stacks])
+
+
+def stack_seconds(graph: LayerGraph, stack: Stack, costs: Costs) -> list[float]:
+    """Seconds of each tile of a stack on its host: of every vertex the fixed part, and its share of the rest by area (halos
+    included)."""
+    found = []
+    for tile in stack.tiles:
+        if tile.empty:
+            found.append(0.0)
+            continue
+        produced = reverse(graph, stack.vertices, (tile.rows, tile.columns)).produced
+        total = 0.0
+        for v, box in produced.items():
+            share = area(box) / (graph[v].rows * graph[v].columns)
+            if share > 0.0:
+                total += costs.vertex_s(v, "edge", tile.host, share)
+        found.append(total)
+    return found

@@ -1,0 +1,125 @@
+"""Replay of link and host traces: every step at its exact time, in time order, with its lateness on record.
+
+The steps themselves come from `testbed.scenario.links`; carrying one out is the session's and the control channels' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from testbed.orchestrator.truth import TrueState
+from testbed.scenario.links import ResolvedHost, ResolvedLink
+from testbed.scenario.state import LinkState
+from topologies.layout import Direction
+
+DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
+
+ApplyLink = Callable[[str, Direction, LinkState], Awaitable[None]]
+ApplyShare = Callable[[str, float], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change, due `at_s` after the start of the replay: of a link direction (`state`), or of a host (`share`)."""
+
+    at_s: float
+    name: str
+    direction: Direction | None = None
+    state: LinkState | None = None
+    share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A step that was carried out, and how late (seconds behind its time, when it was in force)."""
+
+    step: Step
+    late_s: float
+
+
+def link_steps(link: ResolvedLink, direction: Direction) -> Iterator[Step]:
+    """Steps of one direction of a link after time 0; endless where the trace loops and ever changes."""
+    for at_s, state in link.steps(direction):
+        yield Step(at_s, link.name, direction, state=state)
+
+
+def host_steps(host: ResolvedHost) -> Iterator[Step]:
+    """Steps of a host's CPU share after time 0."""
+    if host.trace is None:
+        return
+    for moment, values in host.trace.steps(host.trace_offset_s):
+        if moment > host.trace_offset_s:
+            yield Step(moment - host.trace_offset_s, host.name, share=values["cpu_share"])
+
+
+def timeline(links: Mapping[str, ResolvedLink], hosts: Mapping[str, ResolvedHost]) -> Iterator[Step]:
+    """All steps in time order; at equal times links before hosts, each in the layout's order."""
+    sources = [link_steps(link, direction) for link in links.values() for direction in DIRECTIONS if link.traced(direction)]
+    sources += [host_steps(host) for host in hosts.values() if host.trace is not None]
+    return heapq.merge(*sources, key=lambda step: step.at_s)
+
+
+def first_steps(links: Mapping[str, ResolvedLink], hosts: Mapping[str, ResolvedHost]) -> list[Step]:
+    """The state of everything at time 0, as steps."""
+    found = [Step(0.0, link.name, direction, state=link.state(direction)) for link in links.values() for direction in DIRECTIONS]
+    for host in hosts.values():
+        share = 1.0 if host.trace is None else host.trace.at(host.trace_offset_s)["cpu_share"]
+        found.append(Step(0.0, host.name, share=share))
+    return found
+
+
+async def sleep_until(when: float) -> None:
+    """Wait for a moment of the event loop's time (exact in virtual time; at once if it is past)."""
+    loop = asyncio.get_running_loop()
+    if when <= loop.time():
+        return
+    waiter = loop.create_future()
+    timer = loop.call_at(when, lambda: None if waiter.done() else waiter.set_result(None))
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+
+
+@dataclass
+class Replay:
+    """Drives the truth along its traces. `done` holds every step carried out since the last `reset`, in order."""
+
+    links: Mapping[str, ResolvedLink]
+    hosts: Mapping[str, ResolvedHost]
+    truth: TrueState
+    apply_link: ApplyLink
+    apply_share: ApplyShare
+    done: list[Done] = field(default_factory=list)
+
+    async def reset(self) -> None:
+        """Put every link and host into its state at time 0; what is in it already is left alone."""
+        self.done = []
+        for step in first_steps(self.links, self.hosts):
+            if step.state is not None and step.direction is not None:
+                known = self.truth.links.get((step.name, step.direction)) == step.state
+            else:
+                known = self.truth.shares.get(step.name) == step.share
+            if not known:
+                await self._carry_out(step)
+            self.done.append(Done(step, 0.0))
+
+    async def run(self, start: float) -> None:
+        """Carry out all later steps; loop time `start` is scenario time 0. Ends with the last step, or by cancellation."""
+        loop = asyncio.get_running_loop()
+        for step in timeline(self.links, self.hosts):
+            due = start + step.at_s
+            await sleep_until(due)
+            await self._carry_out(step)
+            self.done.append(Done(step, max(0.0, loop.time() - due)))
+
+    async def _carry_out(self, step: Step) -> None:
+        if step.state is not None and step.direction is not None:
+            await self.apply_link(step.name, step.direction, step.state)
+            self.truth.set_link(step.name, step.direction, step.state)
+        elif step.share is not None:
+            await self.apply_share(step.name, step.share)
+            self.truth.set_share(step.name, step.share)

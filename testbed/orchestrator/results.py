@@ -1,0 +1,131 @@
+"""The run folder: rows are appended and flushed as they finish, documents are replaced atomically, nothing is left half-written.
+
+What the files mean is in docs/run_folder.md; columns are in `columns.py`; reading a folder back is `summary.py`'s business.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from testbed.errors import InputError
+from testbed.orchestrator.columns import INFERENCES, LINKS
+
+FORMAT = 1
+"""Version of the folder's format, in the manifest."""
+
+
+def seconds(value: float) -> str:
+    """A duration or moment, to the nanosecond."""
+    return f"{value:.9f}"
+
+
+def plain(value: Any) -> Any:
+    """The same value for JSON: infinite and undefined numbers become strings, sets lists, keys strings."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return str(value)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Replace a JSON file in one step: a reader sees the old text or the new, never a part."""
+    scratch = path.with_name(path.name + ".tmp")
+    with scratch.open("w", encoding="utf-8") as file:
+        json.dump(plain(document), file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(scratch, path)
+
+
+class Table:
+    """A CSV file that rows are appended to; each row is with the operating system when `add` returns."""
+
+    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
+        self.columns = tuple(columns)
+        self._file: TextIO = path.open("x", encoding="utf-8", newline="")
+        self._line = io.StringIO()
+        self._writer = csv.writer(self._line, lineterminator="\n")
+        self._put(self.columns)
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Append a row; columns that it does not name stay empty."""
+        self._put([row.get(column, "") for column in self.columns])
+
+    def add_values(self, values: list[object]) -> None:
+        """Append a row given in the order of the columns."""
+        if len(values) != len(self.columns):
+            raise ValueError(f"{len(values)} values for {len(self.columns)} columns")
+        self._put(values)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _put(self, values: Any) -> None:
+        # One write per row: whatever interrupts us, the file ends with a whole line.
+        self._writer.writerow(values)
+        self._file.write(self._line.getvalue())
+        self._file.flush()
+        self._line.seek(0)
+        self._line.truncate()
+
+
+class Lines:
+    """A file of JSON lines that records are appended to."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: TextIO = path.open("x", encoding="utf-8")
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append a record."""
+        self._file.write(json.dumps(plain(record), ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class RunFolder:
+    """The files of one run. Raises InputError for a folder that holds a run already, or that cannot be made."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise InputError(f"{path} is not empty: results of a run go to a folder of their own, choose another with --out")
+            self.inferences = Table(path / "inferences.csv", INFERENCES)
+            self.links = Table(path / "links.csv", LINKS)
+            self.plans = Lines(path / "plans.jsonl")
+            self.events = Lines(path / "events.jsonl")
+        except OSError as error:
+            raise InputError(f"the run folder {path} cannot be made: {error.strerror or error}") from error
+        self.manifest: dict[str, Any] = {}
+
+    def save_manifest(self, **facts: Any) -> None:
+        """Add facts to the manifest and write it."""
+        self.manifest.update(facts)
+        write_json(self.path / "manifest.json", self.manifest)
+
+    def save_fidelity(self, document: Mapping[str, Any]) -> None:
+        """Write the verdict."""
+        write_json(self.path / "fidelity.json", document)
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in (self.inferences, self.links, self.plans, self.events):
+            file.close()

@@ -1,0 +1,42 @@
+"""From a request that is over to its row in inferences.csv, in the order of `columns.INFERENCES`."""
+
+from __future__ import annotations
+
+from testbed.orchestrator.account import Figures
+from testbed.orchestrator.results import seconds
+from testbed.orchestrator.tracker import Request
+from testbed.orchestrator.verify import Verdict
+
+
+def inference(
+    model: str, planner: str, request: Request, start: float, figures: Figures, verdict: Verdict | None
+) -> list[object]:
+    """The row; `start` is the loop time of scenario second 0."""
+    return [
+        model,
+        planner,
+        request.device,
+        request.number,
+        "true" if request.warmup else "false",
+        request.epoch.number,
+        request.input,
+        seconds(request.due_at - start),
+        seconds(request.submitted_at - start),
+        "" if request.error else seconds(request.done_at - request.submitted_at),
+        seconds(figures.queue_s),
+        seconds(figures.compute_s["device"]),
+        seconds(figures.compute_s["edge"]),
+        seconds(figures.compute_s["cloud"]),
+        seconds(figures.transfer_access_s),
+        seconds(figures.transfer_lan_s),
+        seconds(figures.transfer_backbone_s),
+        seconds(figures.transfer_return_s),
+        figures.access_bytes,
+        figures.lan_bytes,
+        figures.backbone_bytes,
+        seconds(figures.overrun_s),
+        "" if verdict is None else "true" if verdict.correct else "false",
+        "" if verdict is None else f"{verdict.max_rel_error:.3e}",
+        request.error,
+        request.error_text,
+    ]

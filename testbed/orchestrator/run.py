@@ -1,0 +1,163 @@
+"""A whole run: every model of a scenario with every planner, one after the other, on one started network, into one folder.
+
+The clock and the network are the backend's; what happens in one session is in `pair.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from d3node.errors import NodeError
+from testbed.backends.base import Backend, Invariant, Session
+from testbed.errors import RunError, TestbedError
+from testbed.orchestrator import fidelity, provenance
+from testbed.orchestrator.account import WIDE_AREA_ROLES
+from testbed.orchestrator.control import Fleet
+from testbed.orchestrator.epochs import Epochs
+from testbed.orchestrator.fidelity import PairFacts
+from testbed.orchestrator.journal import Journal, Listener
+from testbed.orchestrator.loads import arrivals, input_seeds
+from testbed.orchestrator.pair import PairRun, Stage
+from testbed.orchestrator.replay import Replay
+from testbed.orchestrator.results import FORMAT, RunFolder
+from testbed.orchestrator.summary import RunSummary, summarise
+from testbed.orchestrator.truth import TrueState
+from testbed.orchestrator.verify import Verifier
+from testbed.orchestrator.walltime import WallLimit, now_utc
+from testbed.orchestrator.world import World, prepare
+from testbed.planners.base import Planner
+from testbed.scenario.schema import Scenario
+
+
+def run(
+    scenario: Scenario,
+    backend: Backend,
+    out_dir: Path | str,
+    listener: Listener | None = None,
+    planners: Mapping[str, Planner] | None = None,
+) -> RunSummary:
+    """Run a scenario on a backend and leave a run folder at `out_dir` (made; must be empty or absent).
+
+    `planners` (name -> planner) replaces the scenario's. Raises InputError and BackendError before anything is started,
+    AgentError or RunError when the run could not be completed, KeyboardInterrupt when it was interrupted; in these cases the
+    folder holds every row that was finished, and its manifest says "failed" or "interrupted".
+    """
+    world = prepare(scenario, planners)
+    for device in world.sites:
+        arrivals(scenario, device)
+    folder = RunFolder(Path(out_dir))
+    journal = Journal(folder.events, listener)
+    pairs: list[PairFacts] = []
+    invariants: list[Invariant] = []
+    status, reason = "failed", ""
+    try:
+        folder.save_manifest(**_facts(world, backend))
+        _announce(world, backend, folder, journal)
+        backend.run(scenario, lambda session: _main(world, session, folder, journal, pairs, invariants))
+        status = "finished"
+    except KeyboardInterrupt:
+        status, reason = "interrupted", "the run was interrupted"
+        raise
+    except TestbedError as error:
+        reason = str(error)
+        raise
+    except NodeError as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise RunError(f"the run could not be completed: {reason}") from error
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        unfinished = None if status == "finished" else reason or status
+        verdict = fidelity.document(pairs, invariants, unfinished)
+        folder.save_fidelity(verdict)
+        folder.save_manifest(status=status, reason=reason or None, ended=now_utc(), verdict=verdict["verdict"])
+        journal.emit("run_end", status=status, verdict=verdict["verdict"])
+        folder.close()
+    return summarise(folder.path)
+
+
+async def _main(
+    world: World,
+    session: Session,
+    folder: RunFolder,
+    journal: Journal,
+    pairs: list[PairFacts],
+    invariants: list[Invariant],
+) -> None:
+    """What runs inside the backend, under its clock."""
+    scenario = world.scenario
+    fleet = Fleet(session)
+    truth = TrueState(world.layout)
+    for link in world.links.values():  # what the backend builds is the state at time 0
+        truth.links[link.name, "up"], truth.links[link.name, "down"] = link.up, link.down
+    try:
+        agents = await fleet.open(scenario)
+        folder.save_manifest(backend={"name": folder.manifest["backend"]["name"], **session.describe()}, agents=agents)
+        stage = Stage(
+            world=world,
+            session=session,
+            fleet=fleet,
+            epochs=Epochs(fleet, scenario.network.route),
+            truth=truth,
+            replay=Replay(world.links, world.hosts, truth, session.apply_link, fleet.share),
+            folder=folder,
+            journal=journal,
+            verifier=Verifier(),
+            limit=WallLimit(scenario.run.wall_limit),
+            facts=pairs,
+        )
+        for number, (model, planner) in enumerate(world.pairs, 1):
+            journal.emit("session", model=model, planner=planner, number=number, sessions=len(world.pairs))
+            if scenario.compute.tensors == "real":
+                cloud = next(iter(world.sites.values())).cloud
+                await stage.verifier.fetch(fleet, cloud, model, input_seeds(scenario))
+            await PairRun(stage, model, planner).run()
+        invariants.extend(await session.invariants())
+    finally:
+        await fleet.close()
+
+
+def _announce(world: World, backend: Backend, folder: RunFolder, journal: Journal) -> None:
+    requests = world.scenario.requests
+    journal.total = (requests.count + requests.warmup) * len(world.sites) * len(world.pairs)
+    journal.emit(
+        "run",
+        scenario=world.scenario.name,
+        backend=backend.name,
+        folder=str(folder.path),
+        sessions=len(world.pairs),
+        requests=journal.total,
+    )
+
+
+def _facts(world: World, backend: Backend) -> dict[str, Any]:
+    """The manifest as it stands before the start."""
+    scenario = world.scenario
+    return {
+        "format": FORMAT,
+        "status": "running",
+        "started": now_utc(),
+        "scenario": scenario.model_dump(mode="json"),
+        "planners": list(world.planners),
+        "seed": scenario.seed,
+        "backend": {"name": backend.name},
+        "input_encoding": scenario.model.input_encoding,
+        "route": scenario.network.route,
+        "congestion_control": scenario.network.congestion_control,
+        "offload": scenario.network.offload,
+        "time_scale": scenario.run.time_scale,
+        "wide_area_links": [link.name for link in world.layout.links if link.role in WIDE_AREA_ROLES],
+        "leaders": {device: site.leader for device, site in world.sites.items()},
+        "costs": {
+            name: {tier: costs.source for tier, costs in model.true_costs.tiers.items()} for name, model in world.models.items()
+        },
+        "told_costs": {
+            name: {tier: costs.source for tier, costs in model.told_costs.tiers.items()} for name, model in world.models.items()
+        },
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
+        "git": provenance.git_state(),
+    }

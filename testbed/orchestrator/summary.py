@@ -1,0 +1,188 @@
+"""Reads a run folder back and sums it up: per model and planner latency, traffic, plan changes, and the verdict.
+
+Plain data for whoever shows it; drawing tables and figures is left to `testbed.report` and `analysis`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from testbed.errors import InputError
+
+
+@dataclass(frozen=True)
+class PairSummary:
+    """One (model, planner). Latencies in seconds over measured requests that succeeded (NaN where there is none).
+
+    `speedup[other]`: the other planner's mean latency over this one's. `touched_vertices` and `planning_time_s` (median) are
+    over re-plans, `first_planning_time_s` over first plans; `backbone_bytes` per inference are the application's,
+    `backbone_wire_bytes` what the backend counted over the whole session, warm-up included (None where it cannot).
+    """
+
+    model: str
+    planner: str
+    requests: int
+    failed: int
+    p50_s: float
+    p95_s: float
+    mean_s: float
+    speedup: dict[str, float]
+    backbone_bytes: float
+    backbone_wire_bytes: int | None
+    replans: int
+    plan_changes: int
+    touched_vertices: int
+    vertices: int
+    planning_time_s: float
+    first_planning_time_s: float
+    wrong: int
+    max_rel_error: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A whole run. `status`: finished, failed or interrupted ("running" if it was killed); `failing` names broken invariants."""
+
+    folder: Path
+    scenario: str
+    backend: str
+    seed: int
+    status: str
+    verdict: str
+    failing: list[str]
+    pairs: list[PairSummary]
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types (without the manifest)."""
+        found = asdict(self)
+        del found["manifest"]
+        found["folder"] = str(self.folder)
+        for pair in found["pairs"]:
+            for key, value in pair.items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    pair[key] = None
+        return found
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Value at a share (0..1) of an ascending sequence, interpolated linearly; NaN for an empty one."""
+    if not ordered:
+        return math.nan
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+@dataclass
+class _Pair:
+    latencies: list[float] = field(default_factory=list)
+    backbone: list[int] = field(default_factory=list)
+    failed: int = 0
+    wrong: int = 0
+    max_rel_error: float = 0.0
+    wire: int | None = None
+    plans: list[dict[str, Any]] = field(default_factory=list)
+
+
+def summarise(folder: Path | str) -> RunSummary:
+    """Sum up a run folder, finished or not. Raises InputError for one that is not there or not readable."""
+    folder = Path(folder)
+    manifest = _document(folder / "manifest.json")
+    fidelity = _document(folder / "fidelity.json") if (folder / "fidelity.json").exists() else {}
+    roles = manifest.get("wide_area_links", [])
+    pairs: dict[tuple[str, str], _Pair] = {}
+    for row in _rows(folder / "inferences.csv"):
+        pair = pairs.setdefault((row["model"], row["planner"]), _Pair())
+        if row["warmup"] == "true":
+            continue
+        if row["error"]:
+            pair.failed += 1
+            continue
+        pair.latencies.append(float(row["latency_s"]))
+        pair.backbone.append(int(row["backbone_bytes"]))
+        pair.wrong += row["correct"] == "false"
+        pair.max_rel_error = max(pair.max_rel_error, float(row["max_rel_error"] or 0.0))
+    for row in _rows(folder / "links.csv"):
+        if row["kind"] == "total" and row["direction"] == "up" and row["link"] in roles and row["wire_bytes"]:
+            pair = pairs.setdefault((row["model"], row["planner"]), _Pair())
+            pair.wire = (pair.wire or 0) + int(row["wire_bytes"])
+    for record in _lines(folder / "plans.jsonl"):
+        pairs.setdefault((record["model"], record["planner"]), _Pair()).plans.append(record)
+    verdicts = {(s["model"], s["planner"]): s["verdict"] for s in fidelity.get("sessions", [])}
+    means = {key: fmean(pair.latencies) if pair.latencies else math.nan for key, pair in pairs.items()}
+    return RunSummary(
+        folder=folder,
+        scenario=manifest["scenario"]["name"],
+        backend=manifest["backend"]["name"],
+        seed=manifest["seed"],
+        status=manifest["status"],
+        verdict=fidelity.get("verdict", "rejected"),
+        failing=list(fidelity.get("failing", ["the run was cut off before its verdict"])),
+        pairs=[_summary(key, pair, means, verdicts.get(key, "rejected")) for key, pair in pairs.items()],
+        manifest=manifest,
+    )
+
+
+def _summary(key: tuple[str, str], pair: _Pair, means: dict[tuple[str, str], float], verdict: str) -> PairSummary:
+    model, planner = key
+    ordered = sorted(pair.latencies)
+    again = [plan for plan in pair.plans if plan["reason"] == "change"]
+    first = [plan for plan in pair.plans if plan["reason"] == "first"]
+    return PairSummary(
+        model=model,
+        planner=planner,
+        requests=len(ordered) + pair.failed,
+        failed=pair.failed,
+        p50_s=percentile(ordered, 0.5),
+        p95_s=percentile(ordered, 0.95),
+        mean_s=means[key],
+        speedup={other: mean / means[key] for (m, other), mean in means.items() if m == model and other != planner},
+        backbone_bytes=fmean(pair.backbone) if pair.backbone else math.nan,
+        backbone_wire_bytes=pair.wire,
+        replans=len(again),
+        plan_changes=sum(plan["installed"] for plan in again),
+        touched_vertices=sum(len(plan["touched"]) for plan in again),
+        vertices=first[0]["vertices"] if first else 0,
+        planning_time_s=median(plan["planning_time_s"] for plan in again) if again else math.nan,
+        first_planning_time_s=median(plan["planning_time_s"] for plan in first) if first else math.nan,
+        wrong=pair.wrong,
+        max_rel_error=pair.max_rel_error,
+        verdict=verdict,
+    )
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path.parent} is not a run folder: {path.name} cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path.parent} is not a run folder: {path.name} holds no object")
+    return found
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            yield from csv.DictReader(file)
+    except OSError as error:
+        raise InputError(f"{path.parent} is not a run folder: {path.name} cannot be read ({error})") from error
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path.parent} is not a run folder: {path.name} cannot be read ({error})") from error

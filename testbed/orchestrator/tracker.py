@@ -1,0 +1,176 @@
+"""Requests in flight: each is submitted on one epoch, ends exactly once, and is over when all its hosts have reported.
+
+Nothing is written or estimated here: whoever wants to know of an end is called back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from d3node.channel import Message, Payload
+from testbed.errors import AgentError
+from testbed.orchestrator.control import Fleet
+from testbed.orchestrator.epochs import Epoch, Epochs
+
+DEADLINE_MARGIN_S = 5.0
+"""The device ends a request at its deadline; only this much later the orchestrator gives it up by itself."""
+
+REPORT_GRACE_S = 2.0
+"""How long after a request's end reports of its hosts may still come in."""
+
+
+@dataclass(eq=False)
+class Request:
+    """One request. Times are loop seconds of the device; `ended` is set by its end, `over` once all reports are in."""
+
+    wire_id: int
+    number: int
+    device: str
+    epoch: Epoch
+    warmup: bool
+    input: int
+    due_at: float
+    submitted_at: float
+    ended: asyncio.Future[None]
+    done_at: float = 0.0
+    error: str = ""
+    error_text: str = ""
+    answer: tuple[Payload, ...] = ()
+    missing: set[str] = field(default_factory=set)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
+
+
+class Tracker:
+    """Submits requests and follows them. `on_over(request)` is called once per request, in the order of their completion."""
+
+    def __init__(self, fleet: Fleet, epochs: Epochs, deadline_s: float, on_over: Callable[[Request], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._fleet = fleet
+        self._epochs = epochs
+        self._deadline_s = deadline_s
+        self._on_over = on_over
+        self._flying: dict[int, Request] = {}
+        self._ids = count(1)
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.submitted = 0
+        self.over = 0
+        self.stray = 0
+        self.unreported = 0
+        self.late_reports: list[dict[str, Any]] = []
+
+    async def submit(self, number: int, device: str, epoch: Epoch, seed: int, warmup: bool, due_at: float) -> Request:
+        """Start a request; it ends with an error right away when its device is gone."""
+        now = self._loop.time()
+        request = Request(
+            wire_id=next(self._ids),
+            number=number,
+            device=device,
+            epoch=epoch,
+            warmup=warmup,
+            input=seed,
+            due_at=due_at,
+            submitted_at=now,
+            ended=self._loop.create_future(),
+            missing=set(epoch.reporting) - self._fleet.dead.keys(),
+        )
+        self._flying[request.wire_id] = request
+        self._empty.clear()
+        self._epochs.enter(epoch)
+        self.submitted += 1
+        lost = next((host for host in epoch.hosts if host in self._fleet.dead), None)
+        if lost is not None:
+            self._end(request, "AgentError", self._fleet.dead[lost], now)
+            return request
+        request.timer = self._loop.call_at(now + self._deadline_s + DEADLINE_MARGIN_S, self._give_up, request)
+        fields = {"request": request.wire_id, "epoch": epoch.number, "input": seed, "deadline_s": self._deadline_s}
+        try:
+            await self._fleet.clients[device].send("submit", fields)
+        except AgentError as error:
+            self._end(request, "AgentError", str(error), self._loop.time())
+        return request
+
+    def push(self, host: str, message: Message) -> None:
+        """Take a done, failed or report message of an agent."""
+        fields = message.fields
+        request = self._flying.get(fields.get("request", 0))
+        if request is None:
+            if message.kind == "report":
+                self.late_reports.append(fields)
+            elif message.kind in ("done", "failed"):
+                self.stray += 1
+            return
+        if message.kind == "report":
+            request.reports.append(fields)
+            request.missing.discard(fields["host"])
+            self._check_over(request)
+        elif request.ended.done():
+            self.stray += 1
+        elif message.kind == "done":
+            request.submitted_at = fields["submitted_at"]
+            request.answer = message.payloads
+            self._end(request, "", "", fields["done_at"])
+        elif message.kind == "failed":
+            request.submitted_at = fields["submitted_at"]
+            self._end(request, fields["error"], fields["text"], fields["done_at"])
+
+    def host_lost(self, host: str) -> None:
+        """An agent is gone: its requests end with AgentError, and no report of it is waited for."""
+        for request in list(self._flying.values()):
+            request.missing.discard(host)
+            if not request.ended.done() and host in request.epoch.hosts:
+                self._end(request, "AgentError", self._fleet.dead[host], self._loop.time())
+            else:
+                self._check_over(request)
+
+    async def drain(self) -> None:
+        """Wait until no request is in flight."""
+        await self._empty.wait()
+
+    def abandon(self, error: str, text: str) -> None:
+        """End every request in flight, at once and without waiting for reports (the run is being stopped)."""
+        for request in list(self._flying.values()):
+            request.missing.clear()
+            if request.ended.done():
+                self._check_over(request)
+            else:
+                self._end(request, error, text, self._loop.time())
+
+    def _give_up(self, request: Request) -> None:
+        if not request.ended.done():
+            text = f"device {request.device} did not end the request within {DEADLINE_MARGIN_S:g} s of its deadline"
+            self._end(request, "TimeoutError", text, self._loop.time())
+
+    def _end(self, request: Request, error: str, text: str, at: float) -> None:
+        request.error, request.error_text, request.done_at = error, text, at
+        request.ended.set_result(None)
+        if request.timer is not None:
+            request.timer.cancel()
+            request.timer = None
+        if request.missing:
+            request.timer = self._loop.call_later(REPORT_GRACE_S, self._stop_waiting, request)
+        self._check_over(request)
+
+    def _stop_waiting(self, request: Request) -> None:
+        if not request.error:
+            self.unreported += len(request.missing)
+        request.missing.clear()
+        self._check_over(request)
+
+    def _check_over(self, request: Request) -> None:
+        if request.missing or not request.ended.done() or self._flying.pop(request.wire_id, None) is None:
+            return
+        if request.timer is not None:
+            request.timer.cancel()
+        self._epochs.leave(request.epoch)
+        self.over += 1
+        try:
+            self._on_over(request)
+        finally:
+            if not self._flying:
+                self._empty.set()

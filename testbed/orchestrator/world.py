@@ -1,0 +1,120 @@
+"""Everything a run needs that does not change during it: graphs, costs, resolved links and hosts, and who serves whom.
+
+Built once from a scenario; starting the network is the backend's business, changing it `replay.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from d3node.graph import LayerGraph
+from d3node.model import ModelSpec, load_graph
+from d3node.plan import Tier
+from d3node.program import Route
+from testbed import registry
+from testbed.costs.build import costs_for, predicted
+from testbed.costs.table import Costs
+from testbed.errors import ScenarioError
+from testbed.planners.base import Planner
+from testbed.scenario.links import ResolvedHost, ResolvedLink, hosts_of, links_of
+from testbed.scenario.schema import Scenario
+from topologies.layout import Layout
+
+
+@dataclass(frozen=True)
+class Site:
+    """The hosts that serve one device; `edge_hosts` lists the leader first, then the other edge hosts of the device's site."""
+
+    device: str
+    edge_hosts: tuple[str, ...]
+    cloud: str
+    route: Route
+
+    @property
+    def leader(self) -> str:
+        """The edge host that leads the edge tier for this device."""
+        return self.edge_hosts[0]
+
+    @property
+    def hosts(self) -> dict[Tier, str]:
+        """Leading host of each tier."""
+        return {"device": self.device, "edge": self.leader, "cloud": self.cloud}
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """One model: its graph with the input as it travels, the true costs, and the costs that planners are told."""
+
+    name: str
+    graph: LayerGraph
+    true_costs: Costs
+    told_costs: Costs
+
+
+@dataclass(frozen=True)
+class World:
+    """What a run works on. `sites` is keyed by device, in the layout's order."""
+
+    scenario: Scenario
+    layout: Layout
+    links: Mapping[str, ResolvedLink]
+    hosts: Mapping[str, ResolvedHost]
+    models: Mapping[str, ModelFacts]
+    planners: Mapping[str, Planner]
+    sites: Mapping[str, Site]
+    notes: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(model, planner) of every session, in order."""
+        return [(model, planner) for model in self.models for planner in self.planners]
+
+
+def sites_of(layout: Layout, route: Route) -> dict[str, Site]:
+    """Who serves whom: the devices of a site get its edge hosts as leaders in turn (device i gets host i modulo their number)."""
+    clouds = layout.tier("cloud")
+    if not clouds:
+        raise ScenarioError(f"topology {layout.name!r} has no cloud host")
+    found: dict[str, Site] = {}
+    served: dict[str, int] = {}
+    for device in layout.tier("device"):
+        edges = [host.name for host in layout.tier("edge", device.site)]
+        if not edges:
+            raise ScenarioError(f"topology {layout.name!r}: site {device.site!r} has a device but no edge host")
+        first = served.get(device.site, 0) % len(edges)
+        served[device.site] = served.get(device.site, 0) + 1
+        order = (edges[first], *edges[:first], *edges[first + 1 :])
+        found[device.name] = Site(device.name, order, clouds[0].name, route)
+    return found
+
+
+def travelling_input(graph: LayerGraph, encoding: str) -> LayerGraph:
+    """The graph with the bytes of its input as the scenario lets it travel (a uint8 image is one byte per value)."""
+    if encoding != "uint8":
+        return graph
+    values = 1
+    for size in graph[0].output_shape:
+        values *= size
+    return graph.with_input_bytes(values)
+
+
+def prepare(scenario: Scenario, planners: Mapping[str, Planner] | None = None) -> World:
+    """Resolve a scenario. `planners` replaces the registered ones (name -> planner). Errors are the user's (InputError)."""
+    layout = registry.layout(scenario.topology)
+    models = {}
+    for name in scenario.model.names:
+        spec = ModelSpec(name, seed=scenario.model.seed, weights=scenario.model.weights.get(name))
+        graph = travelling_input(load_graph(spec), scenario.model.input_encoding)
+        truth = costs_for(scenario, name, graph, layout)
+        told = truth if scenario.planning.knowledge == "true" else predicted(scenario, name, graph, layout)
+        models[name] = ModelFacts(name, graph, truth, told)
+    return World(
+        scenario=scenario,
+        layout=layout,
+        links=links_of(scenario, layout),
+        hosts=hosts_of(scenario, layout),
+        models=models,
+        planners=planners or {name: registry.planner(name) for name in scenario.planning.planners},
+        sites=sites_of(layout, scenario.network.route),
+    )
