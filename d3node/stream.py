@@ -286,7 +286,7 @@ class TcpChannel(asyncio.BufferedProtocol):
         assert self._header is not None
         while len(self._buffers) < len(self._header.payloads):
             spec = self._header.payloads[len(self._buffers)]
-            room = memoryview(np.empty(spec.nbytes, np.uint8))
+            room = memoryview(np.empty(spec.nbytes, np.uint8))  # type: ignore[arg-type]
             self._buffers.append(room)
             if spec.nbytes and not self._fill(room):
                 return False

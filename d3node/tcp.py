@@ -24,7 +24,7 @@ from d3node.wire import Limits
 
 log = logging.getLogger("d3node.tcp")
 NOT_SENT_BYTES: Final = 1 << 18
-"""Unsent data that the kernel may hold for a connection: so `send` returns when a message is nearly out, not when it is buffered."""
+"""Unsent data that the kernel may hold for a connection: `send` returns when a message is nearly out, not when it is buffered."""
 BACKLOG: Final = 128
 
 

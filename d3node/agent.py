@@ -1,0 +1,385 @@
+"""The node agent: serves one host of the testbed, under any event loop and over any transport.
+
+It ties the parts together and answers the orchestrator: frames are in `d3node.wire`, the vocabulary in `d3node.protocol`,
+plans in `d3node.install`, requests in `d3node.requests` and `d3node.execute`, compute time in `d3node.compute`, peers in
+`d3node.links`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from d3node import stats
+from d3node.channel import Channel, Message, Payload, Transport
+from d3node.compute import ComputeQueue
+from d3node.errors import ChannelError, ModelError, NodeError, PlanError, ProtocolError
+from d3node.graph import LayerGraph
+from d3node.install import compile_epoch
+from d3node.links import Link, Outbox, Sender
+from d3node.numerics import Encoding, Numerics, RunnableModel, Sizes
+from d3node.plan import Plan, Tier
+from d3node.program import Route
+from d3node.protocol import CONTROL_KINDS, DATA_KINDS, VERSION, check_fields
+from d3node.requests import Bounds, Requests
+
+log = logging.getLogger("d3node.agent")
+Mode = Literal["modelled", "measured"]
+Tensors = Literal["real", "sizes"]
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """One host's agent. `mode`, `tensors`, `route` and `input_encoding` are replaced by what `configure` says.
+
+    `inline_compute`: run torch on the event loop, for virtual time; otherwise on a thread of its own. `lag_interval_s`: how often
+    to sample the event loop's lateness beside the timers that are needed anyway. `exit_with_control`: stop when the
+    orchestrator's connection ends.
+    """
+
+    name: str
+    tier: Tier
+    mode: Mode = "modelled"
+    tensors: Tensors = "real"
+    threads: int = 1
+    inline_compute: bool = False
+    route: Route = "relay"
+    input_encoding: Encoding = "float32"
+    connect_s: float = 10.0
+    probe_s: float = 10.0
+    lag_interval_s: float | None = None
+    exit_with_control: bool = False
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+async def serve(
+    config: AgentConfig,
+    models: Mapping[str, RunnableModel | LayerGraph],
+    data: Transport,
+    data_address: str,
+    control: Transport,
+    control_address: str,
+    *,
+    ready: Callable[[str, str], None] | None = None,
+) -> None:
+    """Run one agent until `shutdown` comes or the task is cancelled.
+
+    `models`: by name, real models or (sizes only) their graphs. `ready(data address, control address)` is called once both are
+    listened on. Raises ChannelError when an address cannot be listened on.
+    """
+    executor = None if config.inline_compute else ThreadPoolExecutor(1, thread_name_prefix=f"d3node-{config.name}")
+    agent = Agent(config, models, data, executor)
+    listeners = []
+    try:
+        listeners.append(await data.listen(data_address, agent.attend_peer))
+        listeners.append(await control.listen(control_address, agent.attend_control))
+        if ready is not None:
+            ready(listeners[0].address, listeners[1].address)
+        await agent.stopped
+    finally:
+        agent.close()
+        for listener in listeners:
+            await listener.close()
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+class Agent:
+    """The state of one agent. `stopped` is done when it was asked to shut down."""
+
+    def __init__(
+        self, config: AgentConfig, models: Mapping[str, RunnableModel | LayerGraph], data: Transport, executor: Executor | None
+    ) -> None:
+        self.config = config
+        self._loop = asyncio.get_running_loop()
+        self.stopped: asyncio.Future[None] = self._loop.create_future()
+        self._models = models
+        self._data = data
+        self._peers: dict[str, str] = {}
+        self._links: dict[str, Link] = {}
+        self._inbound: dict[Channel, str] = {}
+        self._bytes_sent = 0
+        self._bytes_received = 0
+        self._orchestrator: Outbox | None = None
+        self._probes: dict[int, tuple[Outbox, int | str, float, asyncio.TimerHandle]] = {}
+        self._probe_count = 0
+        self._compute = ComputeQueue(self._loop, executor)
+        self._requests = Requests(config.name, self._compute, self._post, self._emit, config.bounds)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lag_timer: asyncio.TimerHandle | None = None
+        if config.lag_interval_s is not None:
+            self._sample_lag(None)
+
+    def close(self) -> None:
+        """Stop everything; nothing is sent any more."""
+        self._compute.close()
+        self._requests.close()
+        for link in self._links.values():
+            link.close()
+        for task in self._tasks:
+            task.cancel()
+        for _, _, _, timer in self._probes.values():
+            timer.cancel()
+        if self._lag_timer is not None:
+            self._lag_timer.cancel()
+
+    # -- data plane ----------------------------------------------------------------------------------------------------------
+
+    async def attend_peer(self, channel: Channel) -> None:
+        """Take what one peer sends, until its connection ends; then it counts as lost."""
+        peer = channel.peer
+        try:
+            first = await channel.receive()
+            if first.kind != "hello" or not isinstance(first.fields.get("host"), str):
+                raise ProtocolError("a connection between agents begins with hello")
+            peer = first.fields["host"]
+            self._inbound[channel] = peer
+            requests = self._requests
+            while True:
+                message = await channel.receive()
+                if message.kind in ("tensor", "tile", "tile_done", "answer"):
+                    requests.data(peer, message)
+                elif message.kind == "probe":
+                    self._answer_probe(peer, message)
+                elif message.kind in DATA_KINDS and message.kind not in ("hello", "refused"):
+                    requests.data(peer, message)
+                else:
+                    raise ProtocolError(f"a message of kind {message.kind!r} has no place between agents")
+        except ProtocolError as error:
+            log.warning("%s: refused %s: %s", self.config.name, peer, error)
+            await _say(channel, error)
+            self._gone(channel, peer, str(error))
+        except (KeyError, TypeError) as error:
+            log.warning("%s: %s sent a message with wrong fields: %r", self.config.name, peer, error)
+            await _say(channel, ProtocolError(f"wrong fields: {error!r}"))
+            self._gone(channel, peer, f"wrong fields: {error!r}")
+        except ChannelError as error:
+            self._gone(channel, peer, str(error))
+        finally:
+            self._bytes_received += channel.bytes_received
+            self._inbound.pop(channel, None)
+
+    def _gone(self, channel: Channel, peer: str, reason: str) -> None:
+        if channel in self._inbound and not self.stopped.done():
+            self._requests.peer_lost(peer, reason)
+
+    def _post(self, host: str, message: Message, sender: Sender | None) -> None:
+        link = self._links.get(host)
+        if link is None:
+            address = self._peers.get(host)
+            if address is None:
+                # told later: the request that posts this is in the middle of a step
+                self._loop.call_soon(self._requests.peer_lost, host, f"{self.config.name} was given no address of {host}")
+                return
+            link = self._links[host] = Link(
+                self.config.name, host, address, self._data, self._requests.peer_lost, self.config.connect_s
+            )
+        link.post(message, sender)
+
+    def _warm(self, hosts: tuple[str, ...]) -> None:
+        for host in hosts:
+            if host not in self._links and (address := self._peers.get(host)) is not None:
+                self._links[host] = Link(
+                    self.config.name, host, address, self._data, self._requests.peer_lost, self.config.connect_s
+                )
+                self._links[host].warm()
+
+    # -- control plane -------------------------------------------------------------------------------------------------------
+
+    async def attend_control(self, channel: Channel) -> None:
+        """Carry out what an orchestrator asks, until its connection ends."""
+        outbox = Outbox(channel, self.config.name)
+        try:
+            while True:
+                message = await channel.receive()
+                identity = message.fields.get("id", message.fields.get("request", 0))
+                try:
+                    if message.kind not in CONTROL_KINDS:
+                        raise ProtocolError(f"a message of kind {message.kind!r} has no place on the control plane")
+                    check_fields(message.kind, message.fields)
+                    if message.kind == "shutdown":
+                        outbox.post(Message("ok", {"id": identity}))
+                        await outbox.flush()
+                        break
+                    self._control(outbox, message)
+                except (NodeError, KeyError, TypeError, ValueError) as error:
+                    log.warning("%s: cannot %s: %s", self.config.name, message.kind, error)
+                    name = type(error).__name__ if isinstance(error, NodeError) else ProtocolError.__name__
+                    outbox.post(Message("refused", {"id": identity, "error": name, "text": str(error)}))
+        except ProtocolError as error:
+            outbox.post(Message("refused", {"id": 0, "error": "ProtocolError", "text": str(error)}))
+            await outbox.flush()
+            raise
+        except ChannelError:
+            if self._orchestrator is not outbox or not self.config.exit_with_control:
+                return
+            log.info("%s: the orchestrator is gone", self.config.name)
+        finally:
+            await outbox.close()
+            if self._orchestrator is outbox:
+                self._orchestrator = None
+        await channel.close()
+        if not self.stopped.done():
+            self.stopped.set_result(None)
+
+    def _control(self, outbox: Outbox, message: Message) -> None:
+        kind, fields = message.kind, message.fields
+        if kind == "submit":
+            self._requests.submit(fields["request"], fields["epoch"], fields["input"], float(fields["deadline_s"]))
+        elif kind == "configure":
+            self._configure(outbox, fields)
+        elif kind == "install":
+            self._install(outbox, fields)
+        elif kind == "retire":
+            self._requests.retire(fields["epoch"])
+        elif kind == "share":
+            if not 0.0 <= fields["cpu_share"] < float("inf"):
+                raise ProtocolError(f"a CPU share of {fields['cpu_share']!r}")
+            self._compute.set_share(float(fields["cpu_share"]))
+        elif kind == "whole":
+            self._whole(outbox, fields)
+        elif kind == "probe":
+            self._probe(outbox, fields)
+        elif kind == "stats":
+            outbox.post(Message("ok", {"id": fields["id"], **self.stats()}))
+        else:
+            raise ProtocolError(f"{kind!r} is for the orchestrator, not for an agent")
+
+    def _configure(self, outbox: Outbox, fields: dict[str, Any]) -> None:
+        mode, tensors = fields["mode"], fields["tensors"]
+        route = fields.get("route", self.config.route)
+        encoding = fields.get("input_encoding", self.config.input_encoding)
+        for value, kind in ((mode, Mode), (tensors, Tensors), (route, Route), (encoding, Encoding)):
+            if value not in get_args(kind):
+                raise ProtocolError(f"configure: {value!r} is not one of {', '.join(get_args(kind))}")
+        if mode == "measured" and tensors == "sizes":
+            raise ProtocolError("configure: compute cannot be measured with sizes only; use mode modelled or real tensors")
+        if tensors == "real" and (bare := [name for name, model in self._models.items() if isinstance(model, LayerGraph)]):
+            raise ModelError(f"configure: {self.config.name} has only the graphs of {', '.join(bare)}, no weights")
+        self.config = replace(self.config, mode=mode, tensors=tensors, route=route, input_encoding=encoding)
+        self._requests.modelled = mode == "modelled"
+        self._orchestrator = outbox
+        for peer, address in fields["peers"].items():
+            if self._peers.get(peer, address) != address and peer in self._links:
+                self._links.pop(peer).close()
+        self._peers = {str(peer): str(address) for peer, address in fields["peers"].items()}
+        if tensors == "real" and self._models:
+            Numerics(next(iter(self._real().values())), encoding, self.config.threads).prepare()
+        outbox.post(Message("ok", {"id": fields["id"], "name": self.config.name, "tier": self.config.tier, "version": VERSION}))
+
+    def _install(self, outbox: Outbox, fields: dict[str, Any]) -> None:
+        plan = Plan.from_dict(fields["plan"])
+        model = self._model(plan.model)
+        modelled = self.config.mode == "modelled"
+        epoch = compile_epoch(
+            plan,
+            (model if isinstance(model, LayerGraph) else model.graph) if self.config.tensors == "sizes" else model,
+            self.config.name,
+            route=self.config.route,
+            encoding=self.config.input_encoding,
+            steps_s=fields["steps_s"] if modelled else None,
+            tiles_s=fields["tiles_s"] if modelled else None,
+            threads=self.config.threads,
+        )
+        if unknown := [host for host in epoch.contacts if host not in self._peers]:
+            raise PlanError(f"{self.config.name} was given no address of {', '.join(unknown)}, which the plan makes it send to")
+        self._requests.install(epoch)
+        self._warm(epoch.contacts)
+        outbox.post(Message("ok", {"id": fields["id"], "epoch": epoch.number}))
+
+    def _whole(self, outbox: Outbox, fields: dict[str, Any]) -> None:
+        identity, seed = fields["id"], fields["input"]
+        model = self._model(fields["model"])
+        if self.config.tensors == "sizes":
+            graph = model if isinstance(model, LayerGraph) else model.graph
+            sizes = Sizes(graph, self.config.input_encoding)
+            outbox.post(Message("ok", {"id": identity}, tuple(sizes.whole[v] for v in graph.outputs)))
+            return
+        assert not isinstance(model, LayerGraph)
+        numerics = Numerics(model, self.config.input_encoding, self.config.threads)
+
+        def answered(answer: Any, error: BaseException | None) -> None:
+            if error is not None:
+                outbox.post(Message("refused", {"id": identity, "error": type(error).__name__, "text": str(error)}))
+            else:
+                outbox.post(Message("ok", {"id": identity}, answer))
+
+        self._compute.offload(lambda: numerics.whole(seed), answered)
+
+    # -- probes --------------------------------------------------------------------------------------------------------------
+
+    def _probe(self, outbox: Outbox, fields: dict[str, Any]) -> None:
+        peer, size = fields.get("peer"), fields["size"]
+        if peer not in self._peers:
+            raise ProtocolError(f"probe: {self.config.name} was given no address of {peer!r}")
+        if not 0 <= size <= 64 << 20:
+            raise ProtocolError(f"probe: a size of {size!r} bytes; 0 to 64 MiB are possible")
+        self._probe_count += 1
+        number = self._probe_count
+        timer = self._loop.call_later(self.config.probe_s, self._probe_late, number, peer)
+        self._probes[number] = (outbox, fields["id"], self._loop.time(), timer)
+        data = None if self.config.tensors == "sizes" else memoryview(bytearray(size))
+        what = {"id": number, "size": size, "reply": False, "start": 0.0, "end": 0.0, "bytes": 0}
+        self._post(str(peer), Message("probe", what, (Payload("uint8", (size,), size, data),)), None)
+
+    def _answer_probe(self, peer: str, message: Message) -> None:
+        fields, transfer = message.fields, message.transfer
+        if not fields["reply"]:
+            start, end, size = (transfer.sent_at, transfer.received_at, transfer.wire_bytes) if transfer else (0.0, 0.0, 0)
+            reply = {"id": fields["id"], "size": 0, "reply": True, "start": start, "end": end, "bytes": size}
+            self._post(peer, Message("probe", reply), None)
+            return
+        if (probe := self._probes.pop(fields["id"], None)) is not None:
+            outbox, identity, begun, timer = probe
+            timer.cancel()
+            answer = {"rtt_s": self._loop.time() - begun, "one_way_s": fields["end"] - fields["start"], "bytes": fields["bytes"]}
+            outbox.post(Message("ok", {"id": identity, **answer}))
+
+    def _probe_late(self, number: int, peer: str) -> None:
+        outbox, identity, _, _ = self._probes.pop(number)
+        text = f"no answer of {peer} to a probe within {self.config.probe_s:g} s"
+        outbox.post(Message("refused", {"id": identity, "error": "DeadlineExceeded", "text": text}))
+
+    # -- small things --------------------------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """See `d3node.stats`."""
+        sent = self._bytes_sent + sum(link.bytes_sent for link in self._links.values())
+        received = self._bytes_received + sum(channel.bytes_received for channel in self._inbound)
+        return stats.gather(self._requests, self._compute, sent, received)
+
+    def _model(self, name: str) -> RunnableModel | LayerGraph:
+        model = self._models.get(name)
+        if model is None:
+            known = ", ".join(self._models) or "none"
+            raise ModelError(f"{self.config.name} has not loaded model {name!r}; it has: {known}")
+        return model
+
+    def _real(self) -> dict[str, RunnableModel]:
+        return {name: model for name, model in self._models.items() if not isinstance(model, LayerGraph)}
+
+    def _emit(self, message: Message) -> None:
+        if self._orchestrator is not None:
+            self._orchestrator.post(message)
+        else:
+            log.info("%s: nobody to tell of %s %s", self.config.name, message.kind, message.fields.get("request"))
+
+    def _sample_lag(self, due: float | None) -> None:
+        assert self.config.lag_interval_s is not None
+        now = self._loop.time()
+        if due is not None:
+            self._compute.totals.late_s.append(max(0.0, now - due))
+        due = now + self.config.lag_interval_s
+        self._lag_timer = self._loop.call_at(due, self._sample_lag, due)
+
+
+async def _say(channel: Channel, error: NodeError) -> None:
+    """Last words before a connection is closed; whether they arrive does not matter."""
+    try:
+        await channel.send(Message("refused", {"id": 0, "error": type(error).__name__, "text": str(error)}))
+    except ChannelError:
+        log.debug("%s did not hear why it was refused", channel.peer)

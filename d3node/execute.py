@@ -1,0 +1,378 @@
+"""Carrying out requests on one host: a dataflow from arriving tensors through steps and tiles to tensors sent on.
+
+`Lead` is a request on a host that leads a tier, `Hand` one on a host that computes tiles for another. Both end exactly once.
+Who routes messages to them and what outlives a request is `d3node.requests`' business; taking compute time is `d3node.compute`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from d3node.channel import Message, Payload
+from d3node.compute import ComputeQueue, Job
+from d3node.errors import ComputeError, ProtocolError
+from d3node.graph import INPUT
+from d3node.install import Epoch, StepWork, TileWork
+from d3node.links import Sender
+from d3node.numerics import check_like
+
+Key = tuple[int, int | str]
+"""(epoch, request)."""
+
+
+class World(Protocol):
+    """What a request needs from its agent."""
+
+    name: str
+    loop: asyncio.AbstractEventLoop
+    compute: ComputeQueue
+    modelled: bool
+
+    def post(self, host: str, message: Message, sender: Sender | None = None) -> None: ...
+
+    def emit(self, message: Message) -> None: ...
+
+    def finished(self, request: Request) -> None: ...
+
+    def fail(self, request: Request, error: str, text: str) -> None: ...
+
+
+class Request:
+    """What every host keeps of a request: its records, its bytes, and how much of it is still being sent."""
+
+    def __init__(self, world: World, epoch: Epoch, request: int | str) -> None:
+        self.world = world
+        self.epoch = epoch
+        self.request = request
+        self.key: Key = (epoch.number, request)
+        self.ended = False
+        self.created = world.loop.time()
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.records: list[dict[str, Any]] = []
+        self._sending = 0
+
+    def fields(self, **more: Any) -> dict[str, Any]:
+        """The fields that name this request."""
+        return {"request": self.request, "epoch": self.epoch.number, **more}
+
+    def post(self, host: str, message: Message) -> None:
+        """Send something that this request has to wait for before it is finished here."""
+        self._sending += 1
+        self.world.post(host, message, self)
+
+    def sent(self, wire_bytes: int) -> None:
+        """One of the posted messages is handed to the network."""
+        self._sending -= 1
+        self.bytes_sent += wire_bytes
+        if not self._sending:
+            self.check_finished()
+
+    def check_finished(self) -> None:
+        """Tell the world when nothing is left to do here."""
+        raise NotImplementedError
+
+    def note_transfer(self, peer: str, message: Message, **what: Any) -> None:
+        """Record how a message of this request travelled."""
+        transfer = message.transfer
+        if transfer is None:
+            return
+        self.bytes_received += transfer.wire_bytes
+        self.records.append(
+            {
+                "what": "transfer",
+                "peer": peer,
+                "kind": message.kind,
+                **what,
+                "start": transfer.sent_at,
+                "end": transfer.received_at,
+                "bytes": transfer.wire_bytes,
+            }
+        )
+
+    def note_compute(self, job: Job, vertices: list[int], **what: Any) -> None:
+        """Record a computation."""
+        self.records.append(
+            {
+                "what": "compute",
+                **what,
+                "vertices": vertices,
+                "queued_s": job.queued_s,
+                "start": job.start,
+                "end": job.end,
+                "modelled_s": job.seconds,
+                "overrun_s": job.overrun_s,
+            }
+        )
+
+    def seconds(self, seconds: float | None) -> float | None:
+        """The modelled time of a computation, None in measured mode."""
+        return seconds if self.world.modelled else None
+
+    def report(self) -> Message:
+        """This host's report of the request."""
+        return Message(
+            "report",
+            self.fields(
+                host=self.world.name, records=self.records, bytes_sent=self.bytes_sent, bytes_received=self.bytes_received
+            ),
+        )
+
+    def broken(self, error: BaseException | None) -> bool:
+        """Fail the request if its work failed; True when there is nothing to go on with."""
+        if error is not None and not self.ended:
+            name = type(error).__name__ if isinstance(error, ComputeError | ProtocolError) else ComputeError.__name__
+            self.world.fail(self, name, f"on {self.world.name}: {error}")
+        return self.ended
+
+
+class Lead(Request):
+    """A request on the host that leads a tier: runs the tier's steps in order, each when its inputs are there."""
+
+    def __init__(self, world: World, epoch: Epoch, request: int | str) -> None:
+        super().__init__(world, epoch, request)
+        self._have: dict[int, Payload] = {}
+        self._next = 0
+        self._running = False
+        self._awaited = len(epoch.receives)
+        self._tiles: dict[int, Payload] = {}
+        self._tiles_left = 0
+
+    def receive(self, peer: str, message: Message) -> None:
+        """A tensor from a lower tier. Raises ProtocolError unless it is one that this host waits for."""
+        vertex = message.fields["vertex"]
+        if vertex not in self.epoch.receives or vertex in self._have or not self._awaited:
+            raise ProtocolError(f"{self.world.name} does not wait for the tensor of vertex {vertex!r}")
+        if len(message.payloads) != 1:
+            raise ProtocolError("a tensor message carries one tensor")
+        payload = check_like(message.payloads[0], self.epoch.sizes.whole[vertex], f"the tensor of vertex {vertex}")
+        self._awaited -= 1
+        self.note_transfer(peer, message, vertex=vertex)
+        self.provide(vertex, payload)
+        self.advance()
+
+    def provide(self, vertex: int, payload: Payload) -> None:
+        """A tensor exists here from now on: send it on, answer with it, keep it for the steps that read it."""
+        epoch = self.epoch
+        for host in epoch.sends.get(vertex, ()):
+            self.post(host, Message("tensor", self.fields(vertex=vertex, device=epoch.device), (payload,)))
+        if vertex in epoch.answers:
+            self.answer(vertex, payload)
+        if vertex in epoch.wanted:
+            self._have[vertex] = payload
+
+    def answer(self, vertex: int, payload: Payload) -> None:
+        """One of the model's outputs, on its way to the device."""
+        self.post(self.epoch.device, Message("answer", self.fields(vertex=vertex), (payload,)))
+
+    def advance(self) -> None:
+        """Start the next step if its inputs are there."""
+        steps = self.epoch.steps
+        if self.ended or self._running:
+            return
+        if self._next == len(steps):
+            self.check_finished()
+            return
+        step = steps[self._next]
+        for vertex in step.inputs:
+            if vertex not in self._have:
+                return
+        self._running = True
+        if step.stack is None:
+            self._start_part(step)
+        else:
+            self._start_stack(step)
+
+    def check_finished(self) -> None:
+        if not self.ended and not self._sending and not self._awaited and self._next == len(self.epoch.steps):
+            self.world.finished(self)
+
+    # -- plain steps ---------------------------------------------------------------------------------------------------------
+
+    def _start_part(self, step: StepWork) -> None:
+        run = None
+        if (numerics := self.epoch.numerics) is not None:
+            inputs = {v: self._have[v] for v in step.inputs}
+
+            def run() -> dict[int, Payload]:
+                return numerics.run_part(step.vertices, inputs)
+
+        self.world.compute.submit(Job(self, self.seconds(step.seconds), run, self._part_done, step))
+
+    def _part_done(self, job: Job) -> None:
+        if self.ended or self.broken(job.error):
+            return
+        step: StepWork = job.label
+        self.note_compute(job, step.vertices, step=step.index)
+        sizes = self.epoch.sizes.whole
+        self._step_done(step, {v: sizes[v] for v in step.outputs} if job.result is None else job.result)
+
+    def _step_done(self, step: StepWork, outputs: dict[int, Payload]) -> None:
+        for vertex in step.freed:
+            del self._have[vertex]
+        self._next += 1
+        self._running = False
+        for vertex in step.outputs:
+            self.provide(vertex, outputs[vertex])
+            if self.ended:
+                return
+        self.advance()
+
+    # -- stacks: scatter, own tiles, gather ----------------------------------------------------------------------------------
+
+    def _start_stack(self, step: StepWork) -> None:
+        self._tiles = {}
+        self._tiles_left = len(step.tiles)
+        inputs = {v: self._have[v] for v in step.inputs}
+        for work in step.tiles:
+            if work.host != self.world.name:
+                self._scatter(step, work, inputs)
+        for work in step.tiles:
+            if work.host == self.world.name:
+                self._own_tile(step, work, inputs)
+
+    def _scatter(self, step: StepWork, work: TileWork, inputs: dict[int, Payload]) -> None:
+        message_fields = self.fields(stack=work.stack, tile=work.tile, leader=self.world.name)
+        numerics = self.epoch.numerics
+        if numerics is None:
+            self.post(work.host, Message("tile", message_fields, work.pieces))
+            return
+
+        def cut(pieces: Any, error: BaseException | None) -> None:
+            if not self.ended and not self.broken(error):
+                self.post(work.host, Message("tile", message_fields, pieces))
+
+        self.world.compute.offload(lambda: numerics.cut(step.vertices, work.box, inputs), cut)
+
+    def _own_tile(self, step: StepWork, work: TileWork, inputs: dict[int, Payload]) -> None:
+        run = None
+        if (numerics := self.epoch.numerics) is not None:
+
+            def run() -> Payload:
+                pieces = numerics.cut(step.vertices, work.box, inputs)
+                return numerics.run_tile(step.vertices, work.box, work.reads, pieces)
+
+        def done(job: Job) -> None:
+            if self.ended or self.broken(job.error):
+                return
+            self.note_compute(job, step.vertices, stack=work.stack, tile=work.tile)
+            self._gather(work.tile, work.output if job.result is None else job.result)
+
+        self.world.compute.submit(Job(self, self.seconds(work.seconds), run, done))
+
+    def tile_done(self, peer: str, message: Message) -> None:
+        """A tile from another host. Raises ProtocolError unless it is one that is waited for, from the host that computes it."""
+        stack, tile = message.fields["stack"], message.fields["tile"]
+        step = self.epoch.steps[self._next] if self._running else None
+        works = [] if step is None else [w for w in step.tiles if w.stack == stack and w.tile == tile and w.host == peer]
+        if not works or tile in self._tiles or len(message.payloads) != 1:
+            raise ProtocolError(f"{self.world.name} does not wait for tile {tile!r} of stack {stack!r} from {peer}")
+        payload = check_like(message.payloads[0], works[0].output, f"tile {tile} of stack {stack}")
+        self.note_transfer(peer, message, stack=stack, tile=tile)
+        self._gather(tile, payload)
+
+    def _gather(self, tile: int, payload: Payload) -> None:
+        self._tiles[tile] = payload
+        self._tiles_left -= 1
+        if self._tiles_left:
+            return
+        step = self.epoch.steps[self._next]
+        vertex = step.outputs[0]
+        tiles, self._tiles = self._tiles, {}
+        numerics = self.epoch.numerics
+        if numerics is None:
+            self._step_done(step, {vertex: self.epoch.sizes.whole[vertex]})
+            return
+        boxes = [work.box for work in step.tiles]
+        ordered = [tiles[work.tile] for work in step.tiles]
+
+        def joined(whole: Any, error: BaseException | None) -> None:
+            if not self.ended and not self.broken(error):
+                self._step_done(step, {vertex: whole})
+
+        self.world.compute.offload(lambda: numerics.assemble(vertex, boxes, ordered), joined)
+
+
+class Origin(Lead):
+    """A request on its device: begins with the input, ends with the answer or an error."""
+
+    def __init__(self, world: World, epoch: Epoch, request: int | str, deadline_s: float) -> None:
+        super().__init__(world, epoch, request)
+        self.submitted_at = self.created
+        self.deadline_s = deadline_s
+        self.deadline: asyncio.TimerHandle | None = None
+        self._answers: dict[int, Payload] = {}
+
+    def begin(self, payload: Payload) -> None:
+        """The input is there: the request's time starts."""
+        self.submitted_at = self.world.loop.time()
+        self.deadline = self.world.loop.call_later(self.deadline_s, self._late)
+        self.provide(INPUT, payload)
+        self.advance()
+
+    def answer(self, vertex: int, payload: Payload) -> None:
+        self._answers[vertex] = payload
+        if len(self._answers) == len(set(self.epoch.graph.outputs)):
+            self.world.finished(self)
+
+    def receive_answer(self, peer: str, message: Message) -> None:
+        """An output that was computed on another host. Raises ProtocolError unless it is one that is waited for."""
+        vertex = message.fields["vertex"]
+        if vertex not in self.epoch.graph.outputs or vertex in self._answers or len(message.payloads) != 1:
+            raise ProtocolError(f"{self.world.name} does not wait for an answer of vertex {vertex!r}")
+        payload = check_like(message.payloads[0], self.epoch.sizes.whole[vertex], f"the answer of vertex {vertex}")
+        self.note_transfer(peer, message, vertex=vertex)
+        self.answer(vertex, payload)
+
+    def check_finished(self) -> None:
+        """Only the answer finishes a request on its device."""
+
+    def done(self) -> Message:
+        """The request's end in success."""
+        answers = tuple(self._answers[v] for v in self.epoch.graph.outputs)
+        return Message("done", self.fields(submitted_at=self.submitted_at, done_at=self.world.loop.time()), answers)
+
+    def _late(self) -> None:
+        self.world.fail(self, "DeadlineExceeded", f"not done within {self.deadline_s:g} s")
+
+
+class Hand(Request):
+    """A request on a host that computes tiles for another: every tile once, back to the leader as soon as it is done."""
+
+    def __init__(self, world: World, epoch: Epoch, request: int | str, leader: str) -> None:
+        super().__init__(world, epoch, request)
+        self.leader = leader
+        self._taken: set[tuple[int, int]] = set()
+        self._done = 0
+
+    def receive(self, peer: str, message: Message) -> None:
+        """A tile to compute. Raises ProtocolError unless it is one of this host's, with the pieces that it reads."""
+        place = (message.fields["stack"], message.fields["tile"])
+        work = self.epoch.tiles.get(place)
+        if work is None or place in self._taken or len(message.payloads) != len(work.pieces):
+            raise ProtocolError(f"tile {place[1]!r} of stack {place[0]!r} is not for {self.world.name}")
+        for payload, expected in zip(message.payloads, work.pieces, strict=True):
+            check_like(payload, expected, f"a piece of tile {work.tile} of stack {work.stack}")
+        self._taken.add(place)
+        self.note_transfer(peer, message, stack=work.stack, tile=work.tile)
+        vertices, pieces = self.epoch.plan.stacks[work.stack].vertices, message.payloads
+        run = None
+        if (numerics := self.epoch.numerics) is not None:
+
+            def run() -> Payload:
+                return numerics.run_tile(vertices, work.box, work.reads, pieces)
+
+        def done(job: Job) -> None:
+            if self.ended or self.broken(job.error):
+                return
+            self.note_compute(job, list(vertices), stack=work.stack, tile=work.tile)
+            output = work.output if job.result is None else job.result
+            self._done += 1
+            self.post(self.leader, Message("tile_done", self.fields(stack=work.stack, tile=work.tile), (output,)))
+
+        self.world.compute.submit(Job(self, self.seconds(work.seconds), run, done))
+
+    def check_finished(self) -> None:
+        if not self.ended and not self._sending and self._done == len(self.epoch.tiles):
+            self.world.finished(self)

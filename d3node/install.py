@@ -1,0 +1,178 @@
+"""A plan, made ready for one host: which steps it runs, what it waits for, what it sends where, which tiles it computes.
+
+Compiled once per epoch so that a request costs few look-ups. The steps themselves come from `d3node.program.lower`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from d3node.channel import Payload
+from d3node.errors import PlanError
+from d3node.graph import INPUT, LayerGraph
+from d3node.intervals import Box
+from d3node.numerics import Encoding, Numerics, RunnableModel, Sizes
+from d3node.plan import Plan, Tier
+from d3node.program import Route, lower
+
+
+@dataclass(frozen=True, slots=True)
+class TileWork:
+    """One non-empty tile: its place in the plan, the host that computes it, its modelled time, the shapes it reads and makes."""
+
+    stack: int
+    tile: int
+    host: str
+    box: Box
+    seconds: float | None
+    reads: tuple[int, ...]
+    pieces: tuple[Payload, ...]
+    output: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class StepWork:
+    """One step of this host. `freed`: tensors that no later step here reads. `tiles` is empty for a plain step."""
+
+    index: int
+    vertices: list[int]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    seconds: float | None
+    freed: tuple[int, ...]
+    stack: int | None
+    tiles: tuple[TileWork, ...]
+
+
+@dataclass(slots=True)
+class Epoch:
+    """A plan as one host carries it out.
+
+    `tier` is the tier that this host leads, if any; `wanted`: vertices whose tensors a step here reads; `tiles`: the tiles that
+    this host computes for another leader, by (stack, tile); `hosts`: everybody who takes part; `contacts`: whom it sends to.
+    """
+
+    number: int
+    plan: Plan
+    graph: LayerGraph
+    sizes: Sizes
+    numerics: Numerics | None
+    device: str
+    tier: Tier | None
+    steps: tuple[StepWork, ...]
+    receives: frozenset[int]
+    wanted: frozenset[int]
+    sends: dict[int, tuple[str, ...]]
+    answers: frozenset[int]
+    tiles: dict[tuple[int, int], TileWork]
+    hosts: frozenset[str]
+    contacts: tuple[str, ...]
+    active: int = 0
+    retired: bool = False
+    images: dict[int, Payload] = field(default_factory=dict)
+
+
+def compile_epoch(
+    plan: Plan,
+    model: RunnableModel | LayerGraph,
+    host: str,
+    *,
+    route: Route,
+    encoding: Encoding,
+    steps_s: Mapping[str, Sequence[float]] | None,
+    tiles_s: Sequence[Sequence[float]] | None,
+    threads: int = 1,
+) -> Epoch:
+    """Work out a host's share of a plan. Times None: measured. Raises PlanError for an illegal plan or unfitting times."""
+    numerics = None if isinstance(model, LayerGraph) else Numerics(model, encoding, threads)
+    graph = model if isinstance(model, LayerGraph) else model.graph
+    plan.check(graph)
+    programs = lower(graph, plan, route)
+    led = [program for program in programs.values() if program.host == host]
+    if len(led) > 1:
+        raise PlanError(f"host {host!r} leads {len(led)} tiers of the plan; a host can lead one")
+    program = led[0] if led else None
+    sizes = Sizes(graph, encoding)
+    leader = plan.hosts["edge"]
+
+    def tile_work(stack: int, tile: int) -> TileWork:
+        vertices, spec = plan.stacks[stack].vertices, plan.stacks[stack].tiles[tile]
+        box = (spec.rows, spec.columns)
+        reads = graph.boundary(vertices)[0]
+        seconds = None if tiles_s is None else _seconds(tiles_s, stack, tile)
+        return TileWork(stack, tile, spec.host, box, seconds, reads, sizes.read(vertices, box), sizes.region(vertices[-1], box))
+
+    def real_tiles(stack: int) -> list[int]:
+        return [t for t, tile in enumerate(plan.stacks[stack].tiles) if not tile.empty]
+
+    steps: list[StepWork] = []
+    if program is not None:
+        times = None if steps_s is None else steps_s.get(program.tier)
+        if steps_s is not None and (times is None or len(times) != len(program.steps)):
+            given = "none" if times is None else str(len(times))
+            raise PlanError(f"the {program.tier} part has {len(program.steps)} steps, but {given} of their times were given")
+        last = {v: i for i, step in enumerate(program.steps) for v in step.inputs}
+        for i, step in enumerate(program.steps):
+            if times is not None and not times[i] >= 0.0:
+                raise PlanError(f"step {i} of the {program.tier} part cannot take {times[i]!r} s")
+            steps.append(
+                StepWork(
+                    index=i,
+                    vertices=list(step.vertices),
+                    inputs=step.inputs,
+                    outputs=step.outputs,
+                    seconds=None if times is None else float(times[i]),
+                    freed=tuple(v for v in step.inputs if last[v] == i),
+                    stack=step.stack,
+                    tiles=() if step.stack is None else tuple(tile_work(step.stack, t) for t in real_tiles(step.stack)),
+                )
+            )
+    hand_tiles = {
+        (s, t): tile_work(s, t)
+        for s, stack in enumerate(plan.stacks)
+        for t in real_tiles(s)
+        if stack.tiles[t].host == host and leader != host
+    }
+    sends: dict[int, list[str]] = {}
+    for send in program.sends if program else ():
+        sends.setdefault(send.vertex, []).append(send.host)
+    device = plan.hosts["device"]
+    tile_hosts = {tile.host for stack in plan.stacks for tile in stack.tiles if not tile.empty}
+    contacts = {send.host for send in program.sends} if program else set()
+    contacts |= {tile.host for step in steps for tile in step.tiles}
+    contacts |= {leader} if hand_tiles else set()
+    contacts |= {device} if program and program.answers else set()
+    return Epoch(
+        number=plan.epoch,
+        plan=plan,
+        graph=graph,
+        sizes=sizes,
+        numerics=numerics,
+        device=device,
+        tier=program.tier if program else None,
+        steps=tuple(steps),
+        receives=frozenset(program.receives) if program else frozenset(),
+        wanted=frozenset(v for step in steps for v in step.inputs),
+        sends={v: tuple(hosts) for v, hosts in sends.items()},
+        answers=frozenset(program.answers) if program else frozenset(),
+        tiles=hand_tiles,
+        hosts=frozenset({p.host for p in programs.values()} | tile_hosts),
+        contacts=tuple(sorted(contacts - {host})),
+    )
+
+
+def input_payload(epoch: Epoch) -> Payload:
+    """The shape in which vertex 0 travels."""
+    return epoch.sizes.whole[INPUT]
+
+
+def _seconds(tiles_s: Sequence[Sequence[Any]], stack: int, tile: int) -> float:
+    try:
+        seconds = float(tiles_s[stack][tile])
+    except (IndexError, TypeError, ValueError) as error:
+        raise PlanError(f"no time was given for tile {tile} of stack {stack}") from error
+    if not seconds >= 0.0:
+        raise PlanError(f"tile {tile} of stack {stack} cannot take {seconds} s")
+    return seconds

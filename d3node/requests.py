@@ -1,0 +1,381 @@
+"""All requests that a host knows of: from messages to `Lead`, `Origin` and `Hand`, and from their ends to reports and failures.
+
+Also what outlives a request: installed epochs, tensors that came before their plan, and the memory of what has been cancelled.
+What happens inside a request is in `d3node.execute`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from d3node.channel import Message, Payload
+from d3node.compute import ComputeQueue
+from d3node.errors import DeadlineExceeded, NodeError, PeerLost, PlanError, ProtocolError
+from d3node.execute import Hand, Key, Lead, Origin, Request
+from d3node.graph import INPUT
+from d3node.install import Epoch
+from d3node.links import Sender
+from d3node.wire import payload_bytes
+
+log = logging.getLogger("d3node.requests")
+Post = Callable[[str, Message, Sender | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long and how much a host keeps for others. Seconds of the event loop."""
+
+    park_s: float = 10.0
+    park_bytes: int = 256 << 20
+    request_s: float = 600.0
+    retired_s: float = 120.0
+    images: int = 16
+    cancelled: int = 4096
+
+
+@dataclass(slots=True)
+class RequestTotals:
+    """Counts since the start of the agent."""
+
+    done: int = 0
+    failed: int = 0
+    served: int = 0
+    dropped: int = 0
+
+
+@dataclass(slots=True)
+class _Parked:
+    messages: list[tuple[str, Message]] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
+
+
+class Requests:
+    """The `World` of the requests of one host."""
+
+    def __init__(
+        self, name: str, compute: ComputeQueue, post: Post, emit: Callable[[Message], None], bounds: Bounds | None = None
+    ) -> None:
+        self.name = name
+        self.loop = asyncio.get_running_loop()
+        self.compute = compute
+        self.modelled = True
+        self.totals = RequestTotals()
+        self.epochs: dict[int, Epoch] = {}
+        self._post = post
+        self._emit = emit
+        self._bounds = bounds or Bounds()
+        self._leads: dict[Key, Lead] = {}
+        self._hands: dict[Key, Hand] = {}
+        self._cancelled: dict[Key, None] = {}
+        self._retired_at: dict[int, float] = {}
+        self._parked: dict[int, _Parked] = {}
+        self._parked_bytes = 0
+        self._images: dict[tuple[str, str, int], Payload] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    # -- what the orchestrator asks for --------------------------------------------------------------------------------------
+
+    def install(self, epoch: Epoch) -> None:
+        """Take a plan into use; requests that already wait for it begin. Raises PlanError when the epoch is taken by another."""
+        known = self.epochs.get(epoch.number)
+        if known is not None:
+            if known.plan != epoch.plan:
+                raise PlanError(f"epoch {epoch.number} is already installed on {self.name} with another plan")
+            return
+        self._purge()
+        self.epochs[epoch.number] = epoch
+        parked = self._parked.pop(epoch.number, None)
+        if parked is not None:
+            if parked.timer is not None:
+                parked.timer.cancel()
+            for peer, message in parked.messages:
+                self._parked_bytes -= payload_bytes(message)
+                try:
+                    self.data(peer, message)
+                except ProtocolError as error:
+                    self._turn_away(message, error)
+
+    def retire(self, number: int) -> None:
+        """Drop an epoch once its last request is done. Hosts that cannot know which is the last keep it a while longer."""
+        epoch = self.epochs.get(number)
+        if epoch is not None:
+            epoch.retired = True
+            self._retired_at[number] = self.loop.time()
+            self._purge()
+
+    def submit(self, request: int | str, number: int, seed: int, deadline_s: float) -> None:
+        """Begin a request on this device. It ends with one `done` or `failed`, whatever happens."""
+        epoch = self.epochs.get(number)
+        if epoch is None or epoch.device != self.name:
+            text = f"epoch {number} is not installed" if epoch is None else f"epoch {number} is a plan for {epoch.device}"
+            return self._stillborn(request, number, PlanError(f"{text} on {self.name}"))
+        if (number, request) in self._leads:
+            raise PlanError(f"request {request!r} of epoch {number} is already running on {self.name}")
+        origin = Origin(self, epoch, request, deadline_s)
+        self._register(self._leads, origin)
+        if epoch.numerics is None:
+            origin.begin(epoch.sizes.whole[INPUT])
+            return None
+        key = (epoch.graph.name, epoch.numerics.encoding, seed)
+        if (image := self._images.get(key)) is not None:
+            origin.begin(image)
+            return None
+        numerics = epoch.numerics
+
+        def made(image: Any, error: BaseException | None) -> None:
+            if origin.ended or origin.broken(error):
+                return
+            self._images[key] = image
+            if len(self._images) > self._bounds.images:
+                del self._images[next(iter(self._images))]
+            origin.begin(image)
+
+        return self.compute.offload(lambda: numerics.input(seed), made)
+
+    # -- what peers send -----------------------------------------------------------------------------------------------------
+
+    def data(self, peer: str, message: Message) -> None:
+        """A message of the data plane. Raises ProtocolError for one that makes no sense here."""
+        kind, fields = message.kind, message.fields
+        if kind == "lost":
+            self.peer_lost(fields["host"], f"{peer} says: {fields['text']}")
+            return
+        key = (fields["epoch"], fields["request"])
+        lead = self._leads.get(key)
+        if kind == "tensor":
+            if lead is None and (lead := self._new_lead(key, peer, message)) is None:
+                return
+            lead.receive(peer, message)
+        elif kind == "tile":
+            hand = self._hands.get(key)
+            if hand is None and (hand := self._new_hand(key, peer, message)) is None:
+                return
+            hand.receive(peer, message)
+        elif kind == "tile_done":
+            if lead is not None:
+                lead.tile_done(peer, message)
+        elif kind == "answer":
+            if isinstance(lead, Origin):
+                lead.receive_answer(peer, message)
+        elif kind == "failure":
+            if lead is not None:
+                self.fail(lead, str(fields["error"]), str(fields["text"]))
+            else:
+                self._forget(key)
+        elif kind == "cancel":
+            self._forget(key)
+        else:
+            raise ProtocolError(f"a message of kind {kind!r} has no place between agents")
+
+    def peer_lost(self, host: str, reason: str) -> None:
+        """A host is gone: every request here that involves it fails, and the devices of its plans hear of it."""
+        text = f"{host} is gone ({reason})" if host not in reason else reason
+        for request in [*self._leads.values(), *self._hands.values()]:
+            if host in request.epoch.hosts and not request.ended:
+                self.fail(request, PeerLost.__name__, text, lost=host)
+        devices = {e.device for e in self.epochs.values() if e.tier is not None and host in e.hosts}
+        for device in devices - {self.name, host}:
+            self._post(device, Message("lost", {"host": host, "text": text}), None)
+
+    # -- the World of requests -----------------------------------------------------------------------------------------------
+
+    def post(self, host: str, message: Message, sender: Sender | None = None) -> None:
+        """Send to a peer."""
+        self._post(host, message, sender)
+
+    def emit(self, message: Message) -> None:
+        """Tell the orchestrator."""
+        self._emit(message)
+
+    def finished(self, request: Request) -> None:
+        """A request has nothing left to do here."""
+        self._end(request)
+        self._emit(request.report())
+        if isinstance(request, Origin):
+            self.totals.done += 1
+            self._emit(request.done())
+        else:
+            self.totals.served += 1
+
+    def fail(self, request: Request, error: str, text: str, *, lost: str = "") -> None:
+        """End a request that cannot be done: its device tells the orchestrator, others tell the next host towards the device."""
+        if request.ended:
+            return
+        self._end(request)
+        self._emit(request.report())
+        epoch = request.epoch
+        helpers: set[str] = set()
+        if isinstance(request, Lead):
+            helpers = {work.host for step in epoch.steps for work in step.tiles}
+        if isinstance(request, Origin):
+            self.totals.failed += 1
+            self._emit(
+                Message(
+                    "failed",
+                    request.fields(error=error, text=text, submitted_at=request.submitted_at, done_at=self.loop.time()),
+                )
+            )
+            helpers = {epoch.plan.hosts[tier] for tier in ("edge", "cloud")} & epoch.hosts
+        else:
+            self.totals.dropped += 1
+            self._remember_cancelled(request.key)
+            towards = request.leader if isinstance(request, Hand) else epoch.device
+            if towards != lost:
+                self._post(towards, Message("failure", request.fields(error=error, text=text)), None)
+        for helper in helpers - {self.name, lost}:
+            self._post(helper, Message("cancel", request.fields()), None)
+
+    def close(self) -> None:
+        """Forget everything."""
+        for request in [*self._leads.values(), *self._hands.values()]:
+            self._end(request)
+        for parked in self._parked.values():
+            if parked.timer is not None:
+                parked.timer.cancel()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self.epochs.clear()
+        self._images.clear()
+
+    @property
+    def active(self) -> int:
+        """Requests that this host has a part in right now."""
+        return len(self._leads) + len(self._hands)
+
+    @property
+    def parked(self) -> int:
+        """Messages that wait for their plan."""
+        return sum(len(parked.messages) for parked in self._parked.values())
+
+    # -- inside --------------------------------------------------------------------------------------------------------------
+
+    def _register(self, table: dict[Key, Any], request: Request) -> None:
+        table[request.key] = request
+        request.epoch.active += 1
+        if self._sweeper is None and not isinstance(request, Origin):
+            self._sweeper = self.loop.call_later(self._bounds.request_s, self._sweep)
+
+    def _end(self, request: Request) -> None:
+        request.ended = True
+        if isinstance(request, Origin) and request.deadline is not None:
+            request.deadline.cancel()
+        table: dict[Key, Any] = self._hands if isinstance(request, Hand) else self._leads
+        table.pop(request.key, None)
+        request.epoch.active -= 1
+        if request.epoch.retired:
+            self._purge()
+
+    def _new_lead(self, key: Key, peer: str, message: Message) -> Lead | None:
+        epoch = self._epoch_of(key, peer, message)
+        if epoch is None:
+            return None
+        if epoch.tier is None or epoch.tier == "device":
+            raise ProtocolError(f"{self.name} does not lead a tier of epoch {key[0]}")
+        lead = Lead(self, epoch, key[1])
+        self._register(self._leads, lead)
+        return lead
+
+    def _new_hand(self, key: Key, peer: str, message: Message) -> Hand | None:
+        epoch = self._epoch_of(key, peer, message)
+        if epoch is None:
+            return None
+        if not epoch.tiles or peer != epoch.plan.hosts["edge"]:
+            raise ProtocolError(f"{self.name} computes no tiles for {peer} in epoch {key[0]}")
+        hand = Hand(self, epoch, key[1], peer)
+        self._register(self._hands, hand)
+        return hand
+
+    def _epoch_of(self, key: Key, peer: str, message: Message) -> Epoch | None:
+        """The epoch of a request that begins here; None when it is over already, or has to wait for its plan."""
+        if key in self._cancelled:
+            return None
+        epoch = self.epochs.get(key[0])
+        if epoch is None:
+            self._park(peer, message)
+        return epoch
+
+    def _park(self, peer: str, message: Message) -> None:
+        number: int = message.fields["epoch"]
+        size = payload_bytes(message)
+        if self._parked_bytes + size > self._bounds.park_bytes:
+            text = f"{self.name} holds more tensors without a plan than it has room for"
+            self._turn_away(message, PlanError(text))
+            return
+        parked = self._parked.get(number)
+        if parked is None:
+            parked = self._parked[number] = _Parked()
+            parked.timer = self.loop.call_later(self._bounds.park_s, self._expire, number)
+        parked.messages.append((peer, message))
+        self._parked_bytes += size
+
+    def _expire(self, number: int) -> None:
+        for _, message in self._parked.pop(number).messages:
+            self._parked_bytes -= payload_bytes(message)
+            text = f"epoch {number} was not installed on {self.name} within {self._bounds.park_s:g} s"
+            self._turn_away(message, PlanError(text))
+
+    def _turn_away(self, message: Message, error: NodeError) -> None:
+        """A tensor or tile that cannot be used: its request fails."""
+        fields = message.fields
+        key = (fields["epoch"], fields["request"])
+        request = self._leads.get(key) or self._hands.get(key)
+        if request is not None:
+            self.fail(request, type(error).__name__, str(error))
+        elif key not in self._cancelled:
+            self._remember_cancelled(key)
+            failure = {"request": key[1], "epoch": key[0], "error": type(error).__name__, "text": str(error)}
+            self._post(str(fields.get("device", fields.get("leader"))), Message("failure", failure), None)
+
+    def _forget(self, key: Key) -> None:
+        """The device has given a request up."""
+        self._remember_cancelled(key)
+        if (hand := self._hands.get(key)) is not None:
+            self._drop(hand)
+        lead = self._leads.get(key)
+        if lead is not None and not isinstance(lead, Origin):
+            self._drop(lead)
+            for host in {work.host for step in lead.epoch.steps for work in step.tiles} - {self.name}:
+                self._post(host, Message("cancel", lead.fields()), None)
+
+    def _drop(self, request: Request) -> None:
+        self.totals.dropped += 1
+        self._end(request)
+        self._emit(request.report())
+
+    def _remember_cancelled(self, key: Key) -> None:
+        self._cancelled[key] = None
+        if len(self._cancelled) > self._bounds.cancelled:
+            del self._cancelled[next(iter(self._cancelled))]
+
+    def _stillborn(self, request: int | str, number: int, error: NodeError) -> None:
+        now = self.loop.time()
+        self.totals.failed += 1
+        what = {"request": request, "epoch": number, "error": type(error).__name__, "text": str(error)}
+        self._emit(Message("failed", {**what, "submitted_at": now, "done_at": now}))
+
+    def _purge(self) -> None:
+        now = self.loop.time()
+        for number, since in list(self._retired_at.items()):
+            epoch = self.epochs[number]
+            if not epoch.active and (epoch.device == self.name or now - since >= self._bounds.retired_s):
+                del self.epochs[number], self._retired_at[number]
+
+    def _sweep(self) -> None:
+        """The last resort: what a host still holds long after any deadline goes, so that nothing is kept for ever."""
+        self._sweeper = None
+        now = self.loop.time()
+        oldest: float | None = None
+        for request in [*self._leads.values(), *self._hands.values()]:
+            if isinstance(request, Origin):
+                continue
+            if now - request.created >= self._bounds.request_s:
+                text = f"{self.name} has waited {self._bounds.request_s:g} s for the rest of the request"
+                self.fail(request, DeadlineExceeded.__name__, text)
+            else:
+                oldest = request.created if oldest is None else min(oldest, request.created)
+        if oldest is not None:
+            self._sweeper = self.loop.call_at(oldest + self._bounds.request_s, self._sweep)
