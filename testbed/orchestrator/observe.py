@@ -6,8 +6,9 @@ probes where the scenario asks for them; delays are taken from the state at scen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from d3node.plan import Tier
@@ -54,6 +55,8 @@ class Observer:
         self.clairvoyant = knowledge == "true"
         self._weight = smoothing
         self._nominal = replace(truth, links=dict(truth.links), shares=dict(truth.shares))
+        self._networks: dict[str, NetworkState] = {}
+        self._delays: dict[Pair, float] = {}
         self._rates: dict[Pair, float] = {}
         self._speeds: dict[str, float] = {}
         self._factors: dict[tuple[int, Tier], float] = {}
@@ -69,7 +72,9 @@ class Observer:
         """The network as believed (or known) for one device."""
         if self.clairvoyant:
             return self._truth.network(site)
-        state = self._nominal.network(site)
+        state = self._networks.get(site.device)
+        if state is None:
+            state = self._networks[site.device] = self._nominal.network(site)
         for name, (source, target) in _pairs(site).items():
             rate = self._rates.get((source, target))
             if rate is not None:
@@ -125,7 +130,7 @@ class Observer:
 
     def probe(self, source: str, target: str, nbytes: int, seconds: float) -> None:
         """A probe of some bytes took this long from first byte sent to the reply's arrival."""
-        delay = self._nominal.path(source, target).delay_s + self._nominal.path(target, source).delay_s
+        delay = self._delay_s((source, target)) + self._delay_s((target, source))
         if seconds - delay > SHORTEST_S:
             self._sample_rate((source, target), frame_bytes(nbytes) * 8.0 / (seconds - delay))
 
@@ -155,7 +160,7 @@ class Observer:
         kept = []
         for flow in flows:
             pair = (flow.source, flow.target)
-            delay = self._nominal.path(*pair).delay_s
+            delay = self._delay_s(pair)
             begin = max(flow.start, self._free_from.get(pair, flow.start))
             flow.start, flow.end = begin, flow.end - delay
             self._free_from[pair] = flow.end
@@ -167,6 +172,12 @@ class Observer:
             if rivals:
                 rate *= self._crowding(flow, rivals)
             self._sample_rate((flow.source, flow.target), rate)
+
+    def _delay_s(self, pair: Pair) -> float:
+        found = self._delays.get(pair)
+        if found is None:
+            found = self._delays[pair] = self._nominal.path(*pair).delay_s
+        return found
 
     def _crowding(self, flow: Flow, rivals: Sequence[Flow]) -> float:
         """How much longer a transfer should take for the rivals on its links, by the links' nominal rates (1: no longer)."""
@@ -243,7 +254,8 @@ class Observer:
         return found
 
 
-def _pairs(site: Site) -> dict[str, Pair]:
+@cache
+def _pairs(site: Site) -> Mapping[str, Pair]:
     """Hosts at the ends of every path that matters to a device's planner."""
     found = {"device_edge": (site.device, site.leader), "edge_cloud": (site.leader, site.cloud)}
     if site.route == "direct":

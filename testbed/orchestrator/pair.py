@@ -285,6 +285,8 @@ class PairRun:
             step = done.step
             self.facts.trace_late_s = max(self.facts.trace_late_s, done.late_s)
             if step.state is None:
+                if self._stage.world.hosts[step.name].trace is None:
+                    continue
                 fields = {"host": step.name, "at_s": step.at_s, "late_s": done.late_s, "cpu_share": step.share}
                 self._stage.journal.emit("share", **self._names, **fields)
                 continue
