@@ -105,19 +105,26 @@ class SimSession:
                 tensors=compute.tensors,
                 threads=compute.threads,
                 inline_compute=True,
+                route=self._scenario.network.route,
+                input_encoding=self._scenario.model.input_encoding,
             )
             data, control = SimTransport(self.fabric, host.name), SimTransport(self.fabric, host.name, free=True)
-            agent = serve(config, models, data, f"sim:{host.name}", control, f"control:{host.name}")
+            ready = loop.create_future()
+            agent = serve(
+                config,
+                models,
+                data,
+                f"sim:{host.name}",
+                control,
+                f"control:{host.name}",
+                ready=lambda *_, f=ready: f.set_result(None),
+            )
             task = loop.create_task(agent, name=f"agent {host.name}")
             self._agents[host.name] = task
             task.add_done_callback(lambda done, name=host.name: self._ended(name, done))  # type: ignore[misc]
-        for name, task in self._agents.items():
-            for kind in ("sim", "control"):
-                ready = loop.create_task(self.fabric.listening(f"{kind}:{name}"))
-                await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
-                ready.cancel()
-                if task.done():
-                    raise AgentError(f"the agent of {name} did not start: {self.crashed.get(name, 'it ended at once')}")
+            await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                raise AgentError(f"the agent of {host.name} did not start: {self.crashed.get(host.name, 'it ended at once')}")
 
     async def stop(self) -> None:
         """End every agent."""

@@ -43,23 +43,13 @@ class Fabric:
         self.dropped_bytes = 0
         self.in_flight = 0
         self.in_flight_bytes = 0
-        self._waiting: dict[str, asyncio.Future[None]] = {}
         self._ports = count(1)
-
-    async def listening(self, address: str) -> None:
-        """Wait until somebody listens at an address."""
-        if address not in self.listeners:
-            future = self._waiting.setdefault(address, self.loop.create_future())
-            await asyncio.shield(future)
 
     def opened(self, listener: SimListener) -> None:
         """Note a new listener. Raises ChannelError for an address in use."""
         if listener.address in self.listeners:
             raise ChannelError(f"{listener.address} is in use: stop what listens there, or choose another address")
         self.listeners[listener.address] = listener
-        waiting = self._waiting.pop(listener.address, None)
-        if waiting is not None:
-            waiting.set_result(None)
 
     def pair(
         self, client: str, server: str, address: str, streams: tuple[Stream, Stream] | None, counted: bool
