@@ -14,9 +14,9 @@ def stacks(graph: LayerGraph, within: Collection[int] | None = None, max_inputs:
     """All candidate stacks among the vertices `within` (all by default), by ascending last vertex, then ascending depth.
 
     A candidate is a consecutive run (in topological order) of the given vertices, all spatial, whose only tensor used
-    outside is the last vertex's, and which reads at most `max_inputs` tensors from outside (None: any number). With one input these are
-    exactly the sub-graphs between a single entry and a single exit: runs of a chain, branches of a block, whole blocks, and
-    runs of blocks. The work is proportional to the total length of the candidates and of the runs that fail.
+    outside is the last vertex's, and which reads at most `max_inputs` tensors from outside (None: any number). With one
+    input these are exactly the sub-graphs between a single entry and a single exit: runs of a chain, branches of a block,
+    whole blocks, and runs of blocks. The work is proportional to the total length of the candidates and the failed runs.
     """
     members = sorted(set(range(len(graph)) if within is None else within) - {INPUT})
     convex = within is None or graph.is_convex(members)
