@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,3 +72,14 @@ def test_a_shifted_trace_is_the_trace_seen_from_later(trace: Trace, offset_ms: i
         moment_s = (moment_ms + 0.5) / 1000.0
         assert shifted.at(moment_s) == trace.at(offset_s + moment_s)
     assert shifted.period_s == trace.period_s or not trace.loop
+
+
+def test_changes_go_on_over_the_end_of_a_looping_trace():
+    trace = parse("time_s,rate_bps\n0,1\n1,2\n3,2\n4,\n", "drawn")
+    steps = [(moment, values["rate_bps"]) for moment, values in islice(trace.steps(0.5), 5)]
+    assert steps == [(0.5, 1.0), (1.0, 2.0), (4.0, 1.0), (5.0, 2.0), (8.0, 1.0)]
+
+
+def test_a_constant_trace_has_one_state_and_no_change():
+    assert list(parse("0 5\n1 5\n2 5\n", "drawn").steps()) == [(0.0, {"rate_bps": 5e6})]
+    assert list(parse("1\n1\n", "drawn").steps(7.0)) == [(7.0, {"rate_bps": 24e6})]

@@ -53,10 +53,16 @@ def _recognises(lines: Sequence[str]) -> bool:
 
 
 def _like_oboe(lines: Sequence[str]) -> bool:
-    """Oboe's files look alike but count in ms and kbit/s, in lines of two with one rate; read as pairs they are wrong by 1000."""
+    """Oboe's files look alike but count in ms and kbit/s; read as pairs they would be wrong by 1000.
+
+    They hold the start and end of chunks in lines of two with one rate; in ms such a chunk is longer than 20.
+    """
     table = [line.split() for line in lines if line.strip()]
     couples = list(zip(table[::2], table[1::2], strict=False))
-    return len(couples) >= 3 and all(len(a) == len(b) == 2 and a[1] == b[1] and a[0] != b[0] for a, b in couples)
+    if len(couples) < 3 or any(len(cells) != 2 or not all(map(_number, cells)) for couple in couples for cells in couple):
+        return False
+    lengths = sorted(float(end[0]) - float(start[0]) for start, end in couples)
+    return all(start[1] == end[1] for start, end in couples) and lengths[len(lengths) // 2] > 20.0
 
 
 def _number(cell: str) -> bool:

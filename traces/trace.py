@@ -47,6 +47,8 @@ class Trace:
         """(time, values) of every change of value from `start_s` on, the state at `start_s` first; endless when looping."""
         last = self.at(start_s)
         yield start_s, last
+        if len(set(zip(*self.columns.values(), strict=True))) <= 1:  # a constant trace has no change to wait for
+            return
         cycle = int(start_s // self.period_s) if self.loop else 0
         while True:
             for time_s in self.times_s:
@@ -56,7 +58,7 @@ class Trace:
                     if values != last:
                         last = values
                         yield moment, values
-            if not self.loop or len(self.times_s) == 1:
+            if not self.loop:
                 return
             cycle += 1
 

@@ -10,9 +10,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
-
-import numpy as np
 
 from d3node.graph import INPUT, LayerGraph
 from testbed.costs.features import COLUMNS, KINDS, Features, FeatureSet, Kind, features_of
@@ -154,7 +153,7 @@ def cross_validated(samples: Sequence[Sample], features: FeatureSet = "extended"
         own = [s for s in samples if s.model == left_out and s.features.kind in predictor.kinds and s.seconds > 0.0]
         pairs = [(s.features.kind, predictor.seconds(s.features), s.seconds) for s in own]
         mape = {
-            kind: float(np.mean([abs(guess - seconds) / seconds for k, guess, seconds in pairs if k == kind]))
+            kind: fmean(abs(guess - seconds) / seconds for k, guess, seconds in pairs if k == kind)
             for kind in dict.fromkeys(kind for kind, _, _ in pairs)
         }
         total = sum(seconds for _, _, seconds in pairs)
@@ -207,7 +206,8 @@ def _features(kind: Kind, values: dict[str, float]) -> Features:
 
 
 def _fit_kind(samples: Sequence[Sample], columns: tuple[str, ...]) -> KindModel:
-    from sklearn.linear_model import LinearRegression  # slow to import, and only fitting needs it
+    import numpy as np  # these two are slow to import, and only fitting needs them
+    from sklearn.linear_model import LinearRegression
 
     measured = np.array([sample.seconds for sample in samples])
     table = np.array([sample.features.row(columns) for sample in samples])
