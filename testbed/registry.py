@@ -15,7 +15,7 @@ from testbed.backends.base import Backend
 from testbed.errors import BackendError, InputError, PlannerError, ScenarioError, TestbedError
 from testbed.names import suggestion
 from testbed.planners.base import Planner
-from testbed.scenario.schema import TopologyTable
+from testbed.scenario.schema import Scenario, TopologyTable
 from topologies.layout import Layout
 
 TopologyBuilder = Callable[[TopologyTable], Layout]
@@ -25,6 +25,9 @@ _GROUPS: dict[str, tuple[str, type[TestbedError]]] = {
     "testbed.backends": ("backend", BackendError),
     "testbed.topologies": ("topology", ScenarioError),
 }
+
+MOST_FAITHFUL_FIRST = ("vkernel", "mininet", "sim")
+"""Order in which `--backend auto` tries backends; "hosts" needs an inventory and is never taken unasked."""
 
 
 @cache
@@ -55,6 +58,18 @@ def planner(name: str) -> Planner:
 def backend(name: str) -> Backend:
     """A backend by name. Raises BackendError for an unknown one."""
     return cast(Backend, _load("testbed.backends", name)())
+
+
+def choose_backend(scenario: Scenario) -> tuple[Backend, str]:
+    """The most faithful backend that can run a scenario here, and why it is that one. Raises BackendError if none can."""
+    passed = []
+    for name in (name for name in MOST_FAITHFUL_FIRST if name in _found("testbed.backends")):
+        candidate = backend(name)
+        support = candidate.support(scenario)
+        if support.ok:
+            return candidate, "; ".join(passed) or "the most faithful one that is installed"
+        passed.append(f"{name} cannot run this here: {' '.join(support.reasons)}")
+    raise BackendError("no backend can run this scenario here:\n" + "\n".join(passed))
 
 
 def topology(name: str) -> TopologyBuilder:

@@ -12,7 +12,7 @@ from d3node.describe import Row, describe
 from d3node.graph import Pair
 from d3node.model import ModelSpec, load_graph
 from d3node.zoo import ZOO
-from testbed.cli import units
+from testbed.report import units
 from testbed.cli.app import app
 from testbed.cli.console import out, print_json, verb
 from testbed.cli.options import Json

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from d3node.plan import TIERS
-from testbed.cli import units
+from testbed.report import units
 from testbed.cli.app import app
 from testbed.cli.console import out, print_json, verb
 from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, scenario_of

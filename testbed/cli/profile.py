@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from d3node.model import ModelSpec, load_graph
-from testbed.cli import units
+from testbed.report import units
 from testbed.cli.app import app
 from testbed.cli.console import err, note, out, print_json, verb
 from testbed.cli.options import Json
