@@ -62,8 +62,29 @@ def assign(layout: Layout) -> dict[tuple[str, str], str]:
 
 
 def address(layout: Layout, host: str, peer: str) -> str:
-    """IPv4 address at which `peer` reaches `host` along `layout.path(peer, host)`; loopback for a host and itself."""
-    if host == peer:
-        return "127.0.0.1"
-    last, _ = layout.path(peer, host)[-1]
-    return assign(layout)[host, last.name]
+    """IPv4 address at which `peer` reaches `host` along `layout.path(peer, host)`; for a host and itself its first one."""
+    own = {link: found for (name, link), found in assign(layout).items() if name == host}
+    return next(iter(own.values())) if host == peer else own[layout.path(peer, host)[-1][0].name]
+
+
+def upstream(layout: Layout, link: str) -> frozenset[str]:
+    """Addresses of the hosts on the a side of a link: frames from them cross it upwards."""
+    addresses = assign(layout)
+    hosts = layout.by_name
+    crossed = next(x for x in layout.links if x.name == link)
+    seen, waiting = {crossed.a}, [crossed.a]
+    found = {addresses[crossed.a, link]} if crossed.a in hosts else set()
+    while waiting:
+        node = waiting.pop()
+        if node in hosts:
+            continue  # hosts do not forward
+        for other in layout.links:
+            if other.name == link or node not in (other.a, other.b):
+                continue
+            beyond = other.b if other.a == node else other.a
+            if beyond in hosts:
+                found.add(addresses[beyond, other.name])
+            if beyond not in seen:
+                seen.add(beyond)
+                waiting.append(beyond)
+    return frozenset(found)

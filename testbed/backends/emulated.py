@@ -1,7 +1,7 @@
 """A network in this namespace: Mininet hosts and Linux bridges from a layout, with shaped wires for links.
 
-Must run inside namespaces of its own (`testbed.backends.isolation`): it makes interfaces in the namespace of the caller and leaves
-their removal to the end of that namespace. Agents, captures and verdicts are left to others.
+Must run inside namespaces of its own (`testbed.backends.isolation`): it makes interfaces in the namespace of the caller and
+leaves their removal to the end of that namespace. Agents, captures and verdicts are left to others.
 """
 
 from __future__ import annotations
@@ -12,37 +12,21 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
 
-from testbed.backends import isolation, offload
-from testbed.backends.shaping import BURST_S, ClassCounters, Shaper, has_netem
+from d3node.linux import die_with_parent, enter
+from testbed.backends import offload
+from testbed.backends.netspec import DIRECTIONS, NetworkSpec
+from testbed.backends.shaping import ClassCounters, Shaper, has_netem
 from testbed.errors import BackendError
 from testbed.scenario.state import LinkState
 from topologies.addresses import assign, segments
-from topologies.layout import Direction, Layout
+from topologies.layout import Direction
 from topologies.mininet_topo import LayoutTopo
-
-DIRECTIONS: tuple[Direction, ...] = ("up", "down")
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """What to build, in plain values. `states` and `queues` (bytes) are keyed by link and direction."""
-
-    layout: Layout
-    states: dict[tuple[str, Direction], LinkState]
-    queues: dict[tuple[str, Direction], int]
-    offload: bool = False
-    slow_start_after_idle: bool = False
-    congestion_control: str = "cubic"
-    burst_s: float = BURST_S
-    stages: int | None = field(default=None)
-    """1: HTB only; 2: HTB then netem; None: two where the kernel has netem."""
 
 
 class EmulatedNetwork:
@@ -54,6 +38,7 @@ class EmulatedNetwork:
         self.netlink = IPRoute()
         _sysctl("net.ipv6.conf.all.disable_ipv6", "1")  # neighbour discovery would put frames on links that nobody asked for
         _sysctl("net.ipv6.conf.default.disable_ipv6", "1")
+        _sysctl("net.ipv4.igmp_link_local_mcast_reports", "0")  # a bridge that comes up would tell all hosts of its groups
         self.netem = self._probe_netem()
         self.stages = spec.stages or (2 if self.netem else 1)
         if self.stages == 2 and not self.netem:
@@ -129,6 +114,9 @@ class EmulatedNetwork:
                 topo=LayoutTopo(self.layout), switch=LinuxBridge, link=partial(WireLink, wires=self.wires), controller=None
             )
             net.start()
+            for switch in self.layout.switches:
+                index = self.netlink.link_lookup(ifname=switch)[0]
+                self.netlink.link("set", index=index, kind="bridge", br_mcast_snooping=0)
         except Exception as error:
             raise BackendError(f"Mininet could not start the network: {error}") from error
         return net
@@ -149,6 +137,7 @@ class EmulatedNetwork:
                 _sysctl("net.ipv4.tcp_slow_start_after_idle", slow_start)
                 _sysctl("net.ipv4.tcp_no_metrics_save", "1")  # a connection must not inherit what an earlier one learnt
                 _sysctl("net.ipv6.conf.all.disable_ipv6", "1")
+                _sysctl("net.ipv4.igmp_link_local_mcast_reports", "0")
                 for segment, name, _, _ in own:
                     index = netlink.link_lookup(ifname=name)[0]
                     for peer, theirs in interfaces.items():
@@ -204,10 +193,10 @@ class EmulatedNetwork:
         """Run a block (of this thread) in a host's network namespace; sockets made there stay there."""
         own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            isolation.enter(self.namespace(host))
+            enter(self.namespace(host))
             yield
         finally:
-            isolation.enter(f"/proc/self/fd/{own}")
+            enter(f"/proc/self/fd/{own}")
             os.close(own)
 
     def fork(self, host: str, function: Callable[[], None]) -> int:
@@ -216,8 +205,8 @@ class EmulatedNetwork:
         if child:
             return child
         try:
-            isolation.die_with_parent()
-            isolation.enter(self.namespace(host))
+            die_with_parent()
+            enter(self.namespace(host))
             function()
             os._exit(0)
         except BaseException as error:

@@ -5,7 +5,7 @@ its parent (if asked) or the init dies, even by SIGKILL, the kernel kills every 
 network interfaces, queues, sockets and files on the private /dev/shm. Nothing is ever looked up or killed by name.
 
 Root makes the namespaces directly, an ordinary user through a user namespace where the kernel allows one. By hand:
-`python -m testbed.backends.isolation -- ip link`. What runs inside is left to the caller. Only the standard library is imported.
+`python -m testbed.backends.isolation -- ip link`. What runs inside is left to the caller. Imports little, to start fast.
 """
 
 from __future__ import annotations
@@ -24,15 +24,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
+from d3node.linux import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    call,
+    die_with_parent,
+    unshare,
+)
 from testbed.errors import BackendError
 
 PRIVATE = Path("/dev/shm")
 """A tmpfs that only the inside sees (from outside through `Isolated.root`); it is also the inside's TMPDIR."""
 
-CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
-CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_PR_SET_DUMPABLE = 4
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _REFUSED = 125
@@ -43,35 +52,6 @@ WAYS_OUT = (
     "sysctl kernel.unprivileged_userns_clone=1 (Debian) or kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu 24.04), "
     "and need user.max_user_namespaces above 0"
 )
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _call(name: str, *arguments: object) -> int:
-    result = int(getattr(_libc, name)(*arguments))
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
-    return result
-
-
-def unshare(flags: int) -> None:
-    """Move the calling thread to new namespaces. Raises OSError."""
-    _call("unshare", ctypes.c_int(flags))
-
-
-def enter(namespace: Path | str) -> None:
-    """Move the calling thread into an existing namespace, given by its file under /proc. Raises OSError."""
-    descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _call("setns", ctypes.c_int(descriptor), ctypes.c_int(0))
-    finally:
-        os.close(descriptor)
-
-
-def die_with_parent() -> None:
-    """Have the kernel send SIGKILL to this process when the thread that forked it ends."""
-    _call("prctl", ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
 
 
 @dataclass
@@ -221,7 +201,7 @@ def _init(command: Sequence[str], descriptors: tuple[int, int | None], watched: 
         for descriptor in descriptors:
             if descriptor is not None:
                 os.close(descriptor)
-        _call("prctl", ctypes.c_int(_PR_SET_DUMPABLE), ctypes.c_ulong(1), 0, 0, 0)  # an ordinary user may look at our root
+        call("prctl", ctypes.c_int(_PR_SET_DUMPABLE), ctypes.c_ulong(1), 0, 0, 0)  # an ordinary user may look at our root
         _mounts()
         _loopback_up()
         socket.sethostname("testbed")
@@ -242,7 +222,7 @@ def _init(command: Sequence[str], descriptors: tuple[int, int | None], watched: 
 
 
 def _mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
-    _call("mount", source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode())
+    call("mount", source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode())
 
 
 def _mounts() -> None:

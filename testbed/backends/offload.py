@@ -1,7 +1,7 @@
 """Segmentation offload of network interfaces: switched by ioctl, and read back.
 
-With offload on, one "packet" that queues and captures see may be 64 kB, and interface counters leave out the headers that the real
-frames would have had.
+With offload on, one "packet" that queues and captures see may be 64 kB, and interface counters leave out the headers that the
+real frames would have had.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import struct
 
 FEATURES = {"tso": (0x1E, 0x1F), "gso": (0x23, 0x24), "gro": (0x2B, 0x2C)}
-"""Name -> (get, set) command of linux/ethtool.h: segmentation by the sender's device, by its stack, and merging at the receiver."""
+"""Name -> (get, set) command of linux/ethtool.h: segmentation by the sender's device, by its stack; merging at the receiver."""
 
 _SIOCETHTOOL = 0x8946
 

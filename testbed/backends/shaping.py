@@ -5,9 +5,9 @@ times of queued packets when the rate changes. The HTB class is the reference: i
 counters, and it is changed in place (fixed handles, never deleted), so that no packet is lost or let through at a change.
 Where the kernel has no netem, the first stage works alone and delay or loss are refused.
 
-An outage (rate 0) is a gate, not a tiny rate: an HTB class in debt at a tiny rate would stay shut long after the outage. The gate is
-a TBF above the HTB qdisc, wide open in normal times; closing it lets at most one frame through and holds the queue, opening it
-has effect at once. Which interfaces are shaped, and in which namespace, is `testbed.backends.wires`' business.
+An outage (rate 0) is a gate, not a tiny rate: an HTB class in debt at a tiny rate would stay shut long after the outage. The
+gate is a TBF above the HTB qdisc, wide open in normal times; closing it lets at most one frame through and holds the queue,
+opening it has effect at once. Which interfaces are shaped, and in which namespace, is `testbed.backends.wires`' business.
 """
 
 from __future__ import annotations
@@ -19,16 +19,11 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
 
+from testbed.backends.netspec import BURST_S, FRAME_BYTES, burst_bytes
 from testbed.errors import BackendError
 from testbed.scenario.state import LinkState
 
 plugins.setdefault("bfifo", sched_pfifo)  # same options (one limit), in bytes
-
-FRAME_BYTES = 1514
-"""A full Ethernet frame as queues count it: 1500 of payload and 14 of header."""
-
-BURST_S = 0.0005
-"""Time's worth of tokens that a class may save up; see `burst_bytes`."""
 
 OUTAGE_BELOW_BPS = 1000.0
 """Rates below this are an outage: a full frame would take more than 12 s."""
@@ -41,20 +36,6 @@ _NETEM_FRAMES = 100_000
 
 _KICK = bytes.fromhex("0180c2000001") + bytes(6) + b"\x88\xb5" + bytes(46)
 """A frame to the address that no bridge forwards: it makes the kernel look at a queue whose gate was opened."""
-
-
-def burst_bytes(rate_bps: float, burst_s: float = BURST_S) -> int:
-    """Tokens a class may save: one frame, or what makes up for a timer that is late by `burst_s` at high rates.
-
-    The kernel's timers are tens of microseconds late; at 500 Mbit/s a frame takes 24 us, so a one-frame bucket would lose rate.
-    Chosen by `benchmarks/links.py`.
-    """
-    return max(FRAME_BYTES, int(rate_bps * burst_s / 8))
-
-
-def queue_bytes(rate_bps: float, delay_s: float) -> int:
-    """Default queue of a link: 200 ms at its highest rate beside the round trip, at least 100 full frames."""
-    return max(100 * FRAME_BYTES, int(rate_bps * (0.2 + 2 * delay_s) / 8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +89,12 @@ class Shaper:
             if self._second is not None and not rising:
                 self._netem("change", state)
             self._gate(shut=False)
+        moved = (state.rate_bps < OUTAGE_BELOW_BPS) != (self.state.rate_bps < OUTAGE_BELOW_BPS)
         self.state = state
-        self.check()
+        self.check(with_gate=moved)
 
-    def check(self) -> None:
-        """Raise BackendError unless the kernel's state is `self.state`."""
+    def check(self, with_gate: bool = True) -> None:
+        """Raise BackendError unless the kernel's state is `self.state`. `with_gate`: look at the gate too (a slow dump)."""
         outage = self.state.rate_bps < OUTAGE_BELOW_BPS
         if not outage:
             found = self._class_attributes("TCA_OPTIONS").get_attr("TCA_HTB_PARMS")

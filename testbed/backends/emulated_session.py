@@ -1,0 +1,185 @@
+"""The orchestrator's side of an emulated network: a `Session` that speaks with the process inside the namespaces.
+
+The lines of JSON are described in `testbed.backends.emulation`. Times and rates are scaled here: scenario values come in,
+wall-clock values go to the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from d3node.channel import Channel
+from d3node.tcp import TcpTransport
+from testbed.backends import invariants
+from testbed.backends.base import Invariant, LinkCounters
+from testbed.backends.netspec import EmulationSpec, scaled
+from testbed.errors import AgentError, BackendError
+from testbed.scenario.state import LinkState
+from topologies.addresses import address
+from topologies.layout import Direction
+
+Fields = dict[str, Any]
+_LINE_BYTES = 1 << 24
+
+
+class EmulatedSession:
+    """A started network. Also offers what tests and reports need beside `Session`: `memory`, `kill`, `deaths`."""
+
+    def __init__(self, spec: EmulationSpec, time_scale: float, root: Path, secret: bytes, port: int) -> None:
+        self.layout = spec.network.layout
+        self.deaths: dict[str, str] = {}
+        self._spec = spec
+        self._scale = time_scale
+        self._root = root
+        self._port = port
+        self._transport = TcpTransport(secret)
+        self._numbers = count(1)
+        self._waiting: dict[int, asyncio.Future[Fields]] = {}
+        self._facts: Fields = {}
+        self._ended: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self._budget = invariants.LinkBudget({k: s.rate_bps for k, s in spec.network.states.items()})
+        self._stopped: Fields | None = None
+        self._reader_task: asyncio.Task[None] | None = None
+        self._writer: asyncio.StreamWriter
+
+    async def open(self, ours: socket.socket, last_words: Callable[[], str]) -> None:
+        """Send the specification and wait for the network. Raises BackendError with what went wrong inside."""
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LINE_BYTES)
+        self._writer.write(json.dumps(self._spec.to_dict()).encode() + b"\n")
+        line = await reader.readline()
+        if not line:
+            raise BackendError(f"the emulated network ended while it was being built: {last_words() or 'without a word'}")
+        first = json.loads(line)
+        if first["event"] != "ready":
+            raise BackendError(f"the emulated network could not be built: {first['text']}")
+        self._facts = first["describe"]
+        self._budget.start(asyncio.get_running_loop().time() * self._scale)
+        self._reader_task = asyncio.create_task(self._read(reader, last_words))
+
+    async def ended(self) -> BaseException:
+        """Wait until the inside is gone without having been asked to go; the error to raise then."""
+        return await self._ended
+
+    async def close(self) -> None:
+        """Close the connection, which ends the inside."""
+        if self._reader_task is not None:
+            self._reader_task.cancel()
+            await asyncio.gather(self._reader_task, return_exceptions=True)
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    async def _read(self, reader: asyncio.StreamReader, last_words: Callable[[], str]) -> None:
+        while line := await reader.readline():
+            fields = json.loads(line)
+            if fields.get("event") == "died":
+                text = fields["text"] or "it left no words"
+                self.deaths[fields["died"]] = f"agent {fields['died']!r} ended with status {fields['status']}: {text}"
+            elif (future := self._waiting.pop(fields.get("id"), None)) is not None and not future.done():
+                if "error" in fields:
+                    future.set_exception(BackendError(fields["error"]))
+                else:
+                    future.set_result(fields["ok"])
+        error = BackendError(f"the emulated network is gone: {last_words() or 'its process was killed'}")
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+        if not self._ended.done():
+            self._ended.set_result(error)
+
+    async def _ask(self, what: str, **fields: Any) -> Fields:
+        if self._ended.done():
+            raise self._ended.result()
+        number = next(self._numbers)
+        future: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self._writer.write(json.dumps({"id": number, "do": what, **fields}).encode() + b"\n")
+        return await future
+
+    # -- the contract of `Session` -------------------------------------------------------------------------------------------
+
+    def address(self, host: str, peer: str) -> str:
+        """Data-plane address of `host` as `peer` must dial it."""
+        return f"{address(self.layout, host, peer)}:{self._port}"
+
+    async def control(self, host: str) -> Channel:
+        """A control channel to a host's agent. Raises AgentError where the agent has died."""
+        if host in self.deaths:
+            raise AgentError(self.deaths[host])
+        assert self._spec.agents is not None
+        inside = self._spec.agents.control[host].removeprefix("unix:")
+        return await self._transport.connect(f"unix:{self._root}{inside}")
+
+    async def apply_link(self, link: str, direction: Direction, state: LinkState) -> None:
+        """Change a link in place; in force, and read back from the kernel, on return. Raises BackendError."""
+        wall = scaled(state, self._scale)
+        await self._ask("apply", link=link, direction=direction, rate_bps=wall.rate_bps, delay_s=wall.delay_s, loss=wall.loss)
+        self._budget.change((link, direction), wall.rate_bps, asyncio.get_running_loop().time() * self._scale)
+
+    async def counters(self) -> dict[tuple[str, Direction], LinkCounters]:
+        """Class counters of the kernel."""
+        return _counters(await self._ask("counters"))
+
+    async def invariants(self) -> list[Invariant]:
+        """Ends the captures (if any), so that they and the counters speak of the same moment."""
+        facts = await self._ask("facts")
+        check = await self._ask("check")
+        if self._stopped is None:
+            self._stopped = await self._ask("finish")
+        counters = _counters(self._stopped)
+        self._budget.end(asyncio.get_running_loop().time() * self._scale)
+        found = [
+            invariants.idle_cpu(facts["idle_min"]),
+            invariants.read_back(check["checked"], check["wrong"]),
+            invariants.agents_alive(self.deaths),
+            self._budget.judge(counters, self._spec.network.burst_s),
+            invariants.drops(counters, self._spec.network),
+        ]
+        for link, path in self._spec.captures.items():
+            report = self._stopped["captures"][link]
+            task = asyncio.get_running_loop().run_in_executor(
+                None, invariants.capture, self.layout, link, Path(path), report, counters
+            )
+            found.append(await task)
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the manifest."""
+        release = os.uname()
+        return {
+            "kernel": f"{release.sysname} {release.release} {release.machine}",
+            "congestion_control": self._spec.network.congestion_control,
+            "slow_start_after_idle": self._spec.network.slow_start_after_idle,
+            "time_scale": self._scale,
+            "as_root": os.geteuid() == 0,
+            "captures": dict(self._spec.captures),
+            **self._facts,
+        }
+
+    # -- beside it -----------------------------------------------------------------------------------------------------------
+
+    async def memory(self) -> Fields:
+        """Bytes of memory of all agents and the process that shares the weights: `pss_bytes`, `rss_bytes`, `agents`."""
+        return await self._ask("memory")
+
+    async def kill(self, host: str) -> None:
+        """Kill a host's agent, as a crash would."""
+        await self._ask("kill", host=host)
+
+    async def apply_times_s(self) -> list[float]:
+        """Wall-clock seconds of every link change so far, read-back included."""
+        return list((await self._ask("facts"))["apply_s"])
+
+
+def _counters(answer: Fields) -> dict[tuple[str, Direction], LinkCounters]:
+    return {
+        (link, direction): LinkCounters(wire, packets, drops) for link, direction, wire, packets, drops, _ in answer["counters"]
+    }

@@ -1,0 +1,126 @@
+"""What an emulated network can say of its own fidelity, each as an `Invariant` with the bound it was held against.
+
+The orchestrator adds its own (overruns, lateness, answers) and joins all to a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from testbed.backends import pcap
+from testbed.backends.base import Invariant, Level, LinkCounters
+from testbed.backends.netspec import FRAME_BYTES, Key, NetworkSpec, burst_bytes
+from testbed.errors import RunError
+from topologies.addresses import upstream
+from topologies.layout import Direction, Layout
+
+IDLE_SHARE = 0.05
+"""Below this idle share in any second a host may have waited for a CPU."""
+RATE_EXCESS = 0.01
+"""A link may carry this much more than rate x time (timer and sampling), beside one burst per rate change."""
+DROP_SHARE = (0.001, 0.05)
+"""Frames lost on a full queue: TCP's own probing costs some; more means that the queue was too short for the flows."""
+CAPTURE_GAP = (0.005, 0.05)
+"""Relative gap between captured bytes and the kernel's class counters."""
+
+
+def _level(value: float, bounds: tuple[float, float]) -> Level:
+    return "ok" if value <= bounds[0] else "degraded" if value <= bounds[1] else "rejected"
+
+
+def idle_cpu(minimum: float | None) -> Invariant:
+    """Idle CPU share of the busiest second."""
+    level: Level = "degraded" if minimum is not None and minimum < IDLE_SHARE else "ok"
+    return Invariant("idle_cpu", level, minimum, IDLE_SHARE, "idle share of all CPUs in the busiest second")
+
+
+def read_back(checked: int, wrong: Sequence[str]) -> Invariant:
+    """Whether the kernel still holds the state of every link."""
+    detail = "; ".join(wrong) if wrong else f"{checked} link directions are in the kernel as asked"
+    return Invariant("rate_read_back", "rejected" if wrong else "ok", float(len(wrong)), 0.0, detail)
+
+
+def agents_alive(deaths: Mapping[str, str]) -> Invariant:
+    """Whether every agent lived to the end."""
+    detail = "; ".join(deaths.values()) or "every agent lived to the end"
+    return Invariant("agents_alive", "degraded" if deaths else "ok", float(len(deaths)), 0.0, detail)
+
+
+class LinkBudget:
+    """What each link direction could have carried: its rate over time, in wall-clock values, and the bursts of its changes."""
+
+    def __init__(self, rates: Mapping[Key, float]) -> None:
+        self._rates = dict(rates)
+        self._peaks = dict(rates)
+        self._changes = dict.fromkeys(rates, 1)
+        self._bits = dict.fromkeys(rates, 0.0)
+        self._since = dict.fromkeys(rates, 0.0)
+
+    def start(self, now: float) -> None:
+        """The network is in force from now on."""
+        self._since = dict.fromkeys(self._rates, now)
+
+    def change(self, key: Key, rate_bps: float, now: float) -> None:
+        """A direction has another rate from now on. Between request and answer both rates were possible: the higher counts."""
+        self._bits[key] += self._rates[key] * (now - self._since[key])
+        self._since[key] = now
+        self._rates[key] = rate_bps
+        self._peaks[key] = max(self._peaks[key], rate_bps)
+        self._changes[key] += 1
+
+    def end(self, now: float) -> None:
+        """Count up to now."""
+        for key, rate in self._rates.items():
+            self._bits[key] += rate * (now - self._since[key])
+            self._since[key] = now
+
+    def judge(self, counters: Mapping[Key, LinkCounters], burst_s: float) -> Invariant:
+        """Whether any direction carried more than it could have."""
+        worst, where = 0.0, ""
+        for key, found in counters.items():
+            bursts = self._changes[key] * (burst_bytes(self._peaks[key], burst_s) + 2 * FRAME_BYTES)
+            allowed = self._bits[key] / 8 + bursts
+            share = found.wire_bytes / allowed
+            if share >= worst:
+                worst, where = share, f"{key[0]} {key[1]}"
+        level: Level = "ok" if worst <= 1.0 + RATE_EXCESS else "rejected"
+        return Invariant("link_rate", level, worst, 1.0 + RATE_EXCESS, f"bytes counted over rate x time, highest on {where}")
+
+
+def drops(counters: Mapping[Key, LinkCounters], network: NetworkSpec) -> Invariant:
+    """Share of frames that were dropped although no loss was asked for."""
+    worst, where, total = 0.0, "", 0
+    for key, found in counters.items():
+        if network.states[key].loss > 0.0:
+            continue
+        total += found.drops
+        share = found.drops / max(1, found.packets)
+        if share >= worst:
+            worst, where = share, f"{key[0]} {key[1]}"
+    detail = f"{total} frames in all; highest share on {where}" if total else "no frame was dropped unasked"
+    return Invariant("unasked_drops", _level(worst, DROP_SHARE), worst, DROP_SHARE[0], detail)
+
+
+def capture(layout: Layout, link: str, path: Path, report: Mapping[str, Any], counters: Mapping[Key, LinkCounters]) -> Invariant:
+    """Whether a capture and the kernel's class counters agree on the bytes of a link."""
+    name = f"capture_{link}"
+    if "error" in report:
+        return Invariant(name, "rejected", None, CAPTURE_GAP[0], str(report["error"]))
+    try:
+        found = pcap.read(path, upstream(layout, link))
+    except RunError as error:
+        return Invariant(name, "rejected", None, CAPTURE_GAP[0], str(error))
+    gap = 0.0
+    parts = []
+    directions: tuple[Direction, ...] = ("up", "down")
+    for direction in directions:
+        counted, captured = counters[link, direction].wire_bytes, found.wire_bytes[direction]
+        gap = max(gap, abs(captured - counted) / max(counted, 1))
+        parts.append(f"{direction} {captured} B captured, {counted} B counted")
+    parts.append(
+        f"{sum(found.payload.values())} B of TCP payload in {len(found.payload)} flows, {report['missed']} frames missed"
+    )
+    level = _level(gap, CAPTURE_GAP) if not report["missed"] or gap <= CAPTURE_GAP[0] else "degraded"
+    return Invariant(name, level, gap, CAPTURE_GAP[0], "; ".join(parts))

@@ -1,0 +1,104 @@
+"""What this machine lacks for the mininet backend and a scenario, in words that say where to get it.
+
+Namespaces and netem are tried, not guessed: in namespaces made for the trial, which leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+
+from testbed.backends import isolation
+from testbed.errors import BackendError
+from testbed.scenario.links import ResolvedLink
+from testbed.scenario.schema import Scenario
+
+PROGRAMS = {
+    "mnexec": "mininet",
+    "ip": "iproute2",
+    "brctl": "bridge-utils",
+    "ifconfig": "net-tools",
+    "bash": "bash",
+}
+"""Programs that Mininet's hosts, links and Linux bridges run, and the Debian/Ubuntu package of each."""
+
+MODULES = {"mininet": "mininet", "pyroute2": "pyroute2", "scapy": "scapy"}
+NETEM_WAYS_OUT = (
+    "set the delays and losses to 0 (testbed run ... --set links.ROLE.delay='0 ms' --set links.ROLE.loss=0), "
+    "use --backend sim, or use a kernel with netem: sudo modprobe sch_netem (Ubuntu cloud kernels: apt-get install "
+    "linux-modules-extra-$(uname -r)), or the virtual machine (vagrant up)"
+)
+
+_TRIAL = """
+import json
+from pyroute2 import IPRoute
+from testbed.backends.shaping import has_netem
+with IPRoute() as netlink:
+    netlink.link("add", kind="veth", ifname="trial0", peer={"ifname": "trial1"})
+    index = netlink.link_lookup(ifname="trial0")[0]
+    found = {"netem": has_netem(netlink, index)}
+    try:
+        netlink.tc("add", "htb", index, handle=0x10000, default=1)
+        netlink.link("add", kind="bridge", ifname="trial2")
+        found["error"] = None
+    except Exception as error:
+        found["error"] = str(error)
+print(json.dumps(found))
+"""
+
+
+def missing(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> list[str]:
+    """Everything that stands in the way; empty if the scenario can run."""
+    reasons = []
+    if not sys.platform.startswith("linux"):
+        return ["it needs Linux; use --backend sim, or the virtual machine (vagrant up)"]
+    if scenario.compute.tensors == "sizes":
+        reasons.append('it moves real tensors: compute.tensors = "sizes" works with --backend sim only')
+    for module, package in MODULES.items():
+        if importlib.util.find_spec(module) is None:
+            reasons.append(f"the Python package {package} is missing: pip install 'd3-testbed[emulation]'")
+    for program, package in PROGRAMS.items():
+        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
+            reasons.append(f"the program {program} is missing: sudo apt-get install {package}")
+    if importlib.util.find_spec("pyroute2") is None:
+        return reasons
+    trial = kernel()
+    if trial.get("error"):
+        reasons.append(str(trial["error"]))
+    elif not trial["netem"]:
+        wanting = sorted(name for name, link in links.items() if _needs_netem(link))
+        if wanting:
+            reasons.append(
+                f"delay or loss on {', '.join(wanting)} needs netem, which this kernel does not have: {NETEM_WAYS_OUT}"
+            )
+    return reasons
+
+
+def _needs_netem(link: ResolvedLink) -> bool:
+    if any(state.delay_s > 0.0 or state.loss > 0.0 for state in (link.up, link.down)):
+        return True
+    columns = {} if link.trace is None else link.trace.columns
+    return any(value > 0.0 for name in ("delay_s", "loss") for value in columns.get(name, ()))
+
+
+@cache
+def kernel() -> dict[str, object]:
+    """What a trial in namespaces found: "netem" (bool), "error" (None, or why an emulated network cannot be made here)."""
+    try:
+        trial = isolation.start([sys.executable, "-c", _TRIAL], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except BackendError as error:
+        return {"netem": False, "error": str(error)}
+    output, errors = trial.supervisor.communicate(timeout=60)
+    if trial.supervisor.returncode != 0:
+        words = errors.decode(errors="replace").strip().splitlines()
+        return {"netem": False, "error": f"a trial network could not be made: {words[-1] if words else 'without a word'}"}
+    found: dict[str, object] = json.loads(output)
+    if found["error"]:
+        found["error"] = f"this kernel lacks HTB queues or bridges (modules sch_htb, bridge): {found['error']}"
+    return found

@@ -1,0 +1,121 @@
+"""What an emulated network is built from, in plain values that travel as JSON into its namespaces.
+
+Needs neither Mininet nor netlink, so that a backend can say what is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from testbed.scenario.state import LinkState
+from topologies.layout import Direction, Host, Layout, Link
+
+DIRECTIONS: tuple[Direction, ...] = ("up", "down")
+FRAME_BYTES = 1514
+"""A full Ethernet frame as queues count it: 1500 of payload and 14 of header."""
+
+BURST_S = 0.0005
+"""Time's worth of tokens that a link may save up; see `burst_bytes`."""
+
+Key = tuple[str, Direction]
+
+
+def burst_bytes(rate_bps: float, burst_s: float = BURST_S) -> int:
+    """Tokens a class may save: one frame, or what makes up for a timer that is late by `burst_s` at high rates.
+
+    The kernel's timers are tens of microseconds late; at 500 Mbit/s a frame takes 24 us, so a one-frame bucket would lose rate.
+    Chosen by `benchmarks/links.py`.
+    """
+    return max(FRAME_BYTES, int(rate_bps * burst_s / 8))
+
+
+def queue_bytes(rate_bps: float, delay_s: float) -> int:
+    """Default queue of a link: 200 ms at its highest rate beside the round trip, at least 100 full frames."""
+    return max(100 * FRAME_BYTES, int(rate_bps * (0.2 + 2 * delay_s) / 8))
+
+
+def scaled(state: LinkState, time_scale: float) -> LinkState:
+    """The state that the kernel must hold where a scenario runs `time_scale` times slower."""
+    return LinkState(state.rate_bps / time_scale, state.delay_s * time_scale, state.loss)
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """`states` and `queues` (bytes) are keyed by link and direction; times and rates are those of the wall clock.
+
+    `stages`: 1 shapes with HTB only, 2 with HTB and then netem, None with two where the kernel has netem.
+    """
+
+    layout: Layout
+    states: dict[Key, LinkState]
+    queues: dict[Key, int]
+    offload: bool = False
+    slow_start_after_idle: bool = False
+    congestion_control: str = "cubic"
+    burst_s: float = BURST_S
+    stages: int | None = None
+
+
+@dataclass(frozen=True)
+class AgentsSpec:
+    """Agents to fork: `configs` are the fields of `d3node.agent.AgentConfig` by host, `data` and `control` their addresses."""
+
+    models: dict[str, dict[str, Any]]
+    threads: int
+    secret: str
+    configs: dict[str, dict[str, Any]]
+    data: dict[str, str]
+    control: dict[str, str]
+    time_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class EmulationSpec:
+    """Everything that is started in the namespaces. `captures`: link name -> file to write."""
+
+    network: NetworkSpec
+    agents: AgentsSpec | None = None
+    captures: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        network = self.network
+        layout = network.layout
+        plain = {name: getattr(network, name) for name in _PLAIN}
+        plain["layout"] = {
+            "name": layout.name,
+            "hosts": [[h.name, h.tier, h.site] for h in layout.hosts],
+            "switches": list(layout.switches),
+            "links": [[x.name, x.role, x.a, x.b] for x in layout.links],
+        }
+        plain["states"] = [[*key, s.rate_bps, s.delay_s, s.loss] for key, s in network.states.items()]
+        plain["queues"] = [[*key, size] for key, size in network.queues.items()]
+        return {
+            "network": plain,
+            "agents": None if self.agents is None else asdict(self.agents),
+            "captures": self.captures,
+        }
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> EmulationSpec:
+        """Read what `to_dict` wrote."""
+        network, layout = raw["network"], raw["network"]["layout"]
+        return cls(
+            network=NetworkSpec(
+                layout=Layout(
+                    name=layout["name"],
+                    hosts=tuple(Host(*fields) for fields in layout["hosts"]),
+                    switches=tuple(layout["switches"]),
+                    links=tuple(Link(*fields) for fields in layout["links"]),
+                ),
+                states={(link, direction): LinkState(*state) for link, direction, *state in network["states"]},
+                queues={(link, direction): size for link, direction, size in network["queues"]},
+                **{name: network[name] for name in _PLAIN},
+            ),
+            agents=None if raw["agents"] is None else AgentsSpec(**raw["agents"]),
+            captures=raw["captures"],
+        )
+
+
+_PLAIN = ("offload", "slow_start_after_idle", "congestion_control", "burst_s", "stages")
