@@ -3,10 +3,10 @@
 A reconstruction. Confirmed (patent CN112297014B, claim 1): vertices with three times, edges with three transfer times, an
 input vertex, graph layers by longest distance. Ours: the rest, with every open choice as a named option:
 
-- `horizon`: what a vertex weighs against its incoming transfers when it compares tiers. "vertex": its own time only, the plain
-  reading; on real DNNs that rarely leaves the device, because no single layer earns the transfer of its input (10 times the
-  optimum on Inception-v4), so it cannot be what gave D3's published results. "rest" (the default): the time of its graph layer
-  and all later ones on that tier.
+- `horizon`: what a vertex weighs when it compares tiers. "vertex": its own time and its incoming transfers, the plain reading;
+  on real DNNs that rarely leaves the device, because no single layer earns the transfer of its input, so it cannot be what
+  gave D3's published results. "rest" (the default): the time of its graph layer and all later ones on that tier, and the
+  transfers of all tensors that they would need there.
 - `candidates`: "any" tier not below the highest producer's, or only that tier and the "next" one.
 - `sis`: vertices that are tied to each other and decided once more. "successor": producers that feed the same vertex; when
   one of them is placed high that vertex must follow, so the others' outputs cross anyway and they may be better off there.
@@ -33,27 +33,36 @@ from testbed.planners.repartition import affected, beyond_bands, repartition, va
 class Rule:
     """How HPA decides one vertex, given the ranks of the others, with the options of the module's docstring.
 
-    `weight[rank][v]` is what v puts in the scales for a rank, by `horizon`.
+    By `horizon`: `weight[rank][v]` are the compute seconds that v puts in the scales for a rank, `brings[v]` the tensors whose
+    transfers it adds.
     """
 
     def __init__(self, priced: Prices, values: dict[str, Any]) -> None:
         self.priced = priced
         self.sis = values["sis"]
         self.reach = CLOUD if values["candidates"] == "any" else 1
-        self.weight = priced.compute if values["horizon"] == "vertex" else _rest(priced)
+        self.weight, self.brings = priced.compute, priced.facts.producers
+        if values["horizon"] == "rest":
+            self.weight, self.brings = priced.rest, priced.facts.live
 
     def prefers(self, v: int, rank: int, ranks: Sequence[int]) -> bool:
         """Whether v would now be cheaper at a higher rank than where it is, its producers staying where they are."""
         own = ranks[v]
-        here, there = self.weight[own][v], self.weight[rank][v]
-        return there < here and there + self.priced.incoming(v, rank, ranks) < here + self.priced.incoming(v, own, ranks)
+        gain = self.weight[own][v] - self.weight[rank][v]
+        if gain <= 0.0:
+            return False
+        hop = self.priced.hop
+        for u in self.brings[v]:
+            if ranks[u] < rank:
+                gain -= hop[ranks[u]][rank][u] - (hop[ranks[u]][own][u] if ranks[u] < own else 0.0)
+        return gain > 0.0
 
     def greedy(self, v: int, ranks: Sequence[int]) -> int:
         """Cheapest allowed rank by weight plus incoming transfers; the lowest among equals."""
         weight, hop = self.weight, self.priced.hop
-        producers = self.priced.facts.producers[v]
+        brings = self.brings[v]
         floor = DEVICE
-        for u in producers:
+        for u in self.priced.facts.producers[v]:
             if ranks[u] > floor:
                 floor = ranks[u]
         if floor == CLOUD:
@@ -61,7 +70,7 @@ class Rule:
         best, best_s = floor, float("inf")
         for rank in range(floor, min(floor + self.reach, CLOUD) + 1):
             seconds = weight[rank][v]
-            for u in producers:
+            for u in brings:
                 if ranks[u] < rank:
                     seconds += hop[ranks[u]][rank][u]
             if seconds < best_s:
@@ -116,13 +125,13 @@ class Rule:
         best, best_s = floor, float("inf")
         for rank in range(floor, min(floor + self.reach, CLOUD) + 1):
             seconds = self.weight[rank][v]
-            for u in priced.facts.producers[v]:
+            for u in self.brings[v]:
                 own = ranks[u]
                 if own >= rank:
                     continue
                 others = [ranks[w] for w in priced.facts.consumers[u] if w != v and (decided is None or decided[w])]
                 if priced.relay:
-                    there = max((r for r in others if own < r <= rank), default=max(own, DEVICE))
+                    there = max((r for r in others if own < r <= rank), default=own)
                     if any(r > rank for r in others):
                         there = rank
                     seconds += priced.hop[there][rank][u] if there < rank else 0.0
@@ -131,20 +140,6 @@ class Rule:
             if seconds < best_s:
                 best, best_s = rank, seconds
         return best
-
-
-def _rest(priced: Prices) -> tuple[list[float], ...]:
-    """Per rank and vertex: seconds of the vertex's graph layer and all later ones on that rank."""
-    found = []
-    for row in priced.compute:
-        rest, seconds = [0.0] * len(row), 0.0
-        for layer in reversed(priced.facts.layers):
-            for v in layer:
-                seconds += row[v]
-            for v in layer:
-                rest[v] = seconds
-        found.append(rest)
-    return tuple(found)
 
 
 def partition(rule: Rule) -> list[int]:
@@ -169,7 +164,7 @@ def partition(rule: Rule) -> list[int]:
                             ranks[w] = rule.pulled(w, ranks[w], ranks, decided)
         else:
             for v in layer:
-                if ranks[v] != CLOUD and any(len(known.consumers[u]) > 1 for u in known.producers[v]):
+                if ranks[v] != CLOUD and any(len(known.consumers[u]) > 1 for u in rule.brings[v]):
                     ranks[v] = rule.shared(v, ranks, decided)
     return ranks
 

@@ -6,10 +6,11 @@ optimal, else, or where the direct path is cheaper than both hops for some tenso
 
 from __future__ import annotations
 
+from testbed.errors import PlannerError
 from testbed.planners.base import Problem
 from testbed.planners.cpsat import solve
 from testbed.planners.mincut import minimum_cut, price_vector
-from testbed.planners.prices import Prices
+from testbed.planners.prices import CLOUD, DEVICE, EDGE, Prices
 
 
 def optimum(problem: Problem, priced: Prices) -> tuple[list[int], str]:
@@ -22,4 +23,9 @@ def optimum(problem: Problem, priced: Prices) -> tuple[list[int], str]:
         ranks, bound_ns = minimum_cut(graph, priced)
         if priced.objective(ranks) * 1e9 <= bound_ns + 3 * size:  # every price is rounded to a whole nanosecond
             return ranks, "min-cut"
-    return solve(graph, priced)[0], "cp-sat"
+    else:
+        ranks = min(([DEVICE] + [rank] * (size - 1) for rank in (DEVICE, EDGE, CLOUD)), key=priced.objective)
+    solution = solve(graph, priced, ranks)
+    if not solution.proven:
+        raise PlannerError(f'CP-SAT could not prove an optimum for {graph.name!r} within its effort; try route "relay"')
+    return solution.ranks, "cp-sat"

@@ -20,13 +20,21 @@ DEVICE, EDGE, CLOUD = 0, 1, 2
 """Ranks of the tiers, as in `d3node.plan.RANK`; planners compute with ranks and write tier names into plans."""
 
 
+Rows = tuple[list[float], list[float], list[float]]
+"""Seconds by rank and vertex."""
+
+
 @dataclass(frozen=True, slots=True)
 class GraphFacts:
-    """What planners ask of a graph again and again: neighbours, D3's graph layers, wire bits of every output, all vertices."""
+    """What planners ask of a graph again and again: neighbours, D3's graph layers, wire bits of every output, all vertices.
+
+    `live[v]`: tensors from before v's graph layer that it or a later one uses (all that a cut there would have to move).
+    """
 
     producers: tuple[tuple[int, ...], ...]
     consumers: tuple[tuple[int, ...], ...]
     layers: tuple[tuple[int, ...], ...]
+    live: tuple[tuple[int, ...], ...]
     wire_bits: tuple[float, ...]
     everything: frozenset[int]
 
@@ -38,10 +46,18 @@ def facts(graph: LayerGraph) -> GraphFacts:
         layers: list[list[int]] = [[] for _ in range(max(graph.levels) + 1)]
         for v, level in enumerate(graph.levels):
             layers[level].append(v)
+        last = [max((graph.levels[w] for w in consumers), default=0) for consumers in graph.successors]
+        live: list[tuple[int, ...]] = []
+        alive: list[int] = []
+        for q, layer in enumerate(layers):
+            alive = [u for u in alive if last[u] >= q]
+            live.append(tuple(alive))
+            alive += layer
         found = GraphFacts(
             producers=tuple(vertex.inputs for vertex in graph),
             consumers=graph.successors,
             layers=tuple(tuple(layer) for layer in layers),
+            live=tuple(live[level] for level in graph.levels),
             wire_bits=tuple(8.0 * frame_bytes(vertex.output_bytes + MESSAGE_HEADER_BYTES) for vertex in graph),
             everything=frozenset(range(len(graph))),
         )
@@ -60,11 +76,13 @@ def totals(costs: TierCosts) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Prices of one problem in seconds: `compute[rank][v]` on the tier's leading host, `hop[a][b][u]` to move u's output from
-    rank a to a higher rank b (with route "relay" device -> cloud is the sum of both hops)."""
+    """Prices of one problem in seconds: `compute[rank][v]` on the tier's leading host, `rest[rank][v]` of v's graph layer and
+    all later ones there, `hop[a][b][u]` to move u's output from rank a to a higher rank b (with route "relay" device -> cloud
+    is the sum of both hops). Lists are shared between problems: read only."""
 
     facts: GraphFacts
-    compute: tuple[list[float], list[float], list[float]]
+    compute: Rows
+    rest: Rows
     hop: tuple[tuple[list[float], ...], ...]
     relay: bool
 
@@ -104,25 +122,45 @@ class Prices:
 def prices(problem: Problem, edge_s: Sequence[float] | None = None) -> Prices:
     """Prices of a problem; `edge_s` replaces the edge tier's compute seconds (they may count tiling)."""
     known = facts(problem.graph)
-    compute = []
-    for rank, tier in enumerate(TIERS):
-        if rank == EDGE and edge_s is not None:
-            compute.append(list(edge_s))
-            continue
-        speed = problem.costs.speed.get(problem.hosts[tier], 1.0)
-        compute.append([seconds / speed for seconds in totals(problem.costs.tiers[tier])])
-    for (v, tier), factor in problem.costs.factor.items():
-        rank = TIERS.index(tier)
-        if rank != EDGE or edge_s is None:
-            compute[rank][v] *= factor
-    for row in compute:
-        row[INPUT] = 0.0
+    rows, rest = _compute(problem, known)
+    if edge_s is not None:
+        rows = (rows[DEVICE], list(edge_s), rows[CLOUD])
+        rest = (rest[DEVICE], _rest(known, edge_s), rest[CLOUD])
     network = problem.network
     relay = network.route == "relay"
     up, across = _moves(known, network.device_edge), _moves(known, network.edge_cloud)
     far = [a + b for a, b in zip(up, across, strict=True)] if relay else _moves(known, network.device_cloud)
     hop: tuple[tuple[list[float], ...], ...] = (([], up, far), ([], [], across), ([], [], []))
-    return Prices(known, (compute[0], compute[1], compute[2]), hop, relay)
+    return Prices(known, rows, rest, hop, relay)
+
+
+def _compute(problem: Problem, known: GraphFacts) -> tuple[Rows, Rows]:
+    """`compute` and `rest`, worked out once per graph, cost table and leading hosts, and kept on the table."""
+    kept = problem.costs.__dict__.setdefault("_rows", {})
+    key = (id(known), *(problem.hosts[tier] for tier in TIERS))
+    if key not in kept:
+        rows = []
+        for tier in TIERS:
+            speed = problem.costs.speed.get(problem.hosts[tier], 1.0)
+            row = [seconds / speed for seconds in totals(problem.costs.tiers[tier])]
+            for (v, where), factor in problem.costs.factor.items():
+                if where == tier:
+                    row[v] *= factor
+            row[INPUT] = 0.0  # the virtual input vertex costs nothing, whatever a table says
+            rows.append(row)
+        rest = [_rest(known, row) for row in rows]
+        kept[key] = ((rows[0], rows[1], rows[2]), (rest[0], rest[1], rest[2]), known)  # holds the facts: their id stays taken
+    return cast("tuple[Rows, Rows]", kept[key][:2])
+
+
+def _rest(known: GraphFacts, row: Sequence[float]) -> list[float]:
+    rest, seconds = [0.0] * len(row), 0.0
+    for layer in reversed(known.layers):
+        for v in layer:
+            seconds += row[v]
+        for v in layer:
+            rest[v] = seconds
+    return rest
 
 
 def _moves(known: GraphFacts, path: Path) -> list[float]:
