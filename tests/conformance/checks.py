@@ -1,0 +1,326 @@
+"""What every backend must do, each check written once: a coroutine that is given a started session and what it may be off by.
+
+The session must be one of `scenario.scenario()`. Times are the event loop's, so the checks hold for any clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from conformance.scenario import (
+    ACCESS_BPS,
+    ACCESS_S,
+    BACKBONE_BPS,
+    BACKBONE_S,
+    CORE_BPS,
+    LAN_BPS,
+    LAN_S,
+    MODEL,
+    installed,
+    plan,
+    scenario,
+)
+from d3node.channel import Message
+from d3node.errors import ChannelClosed, ChannelError
+from d3node.model import ModelSpec, load_graph
+from testbed.backends.base import LinkCounters, Session
+from testbed.costs.network import FRAME_OVERHEAD, SEGMENT_PAYLOAD, frame_bytes
+from testbed.orchestrator.control import Fleet
+from testbed.scenario.state import LinkState
+
+SEGMENT = SEGMENT_PAYLOAD + FRAME_OVERHEAD
+SIZES = (10_000, 30_000, 100_000, 1_000_000, 10_000_000)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a backend may be off by, as shares: `small` for messages below 100 kB, `transfer` from there on, `share` between
+    streams that compete. `settle_s`: how long until sent bytes are counted and links are quiet."""
+
+    small: float
+    transfer: float
+    share: float
+    settle_s: float
+
+
+Check = Callable[[Session, Tolerance], Awaitable[None]]
+
+
+@asynccontextmanager
+async def fleet_of(session: Session) -> AsyncIterator[Fleet]:
+    """The session's agents, connected and configured; everything that they push is in `pushed`."""
+    fleet = Fleet(session)
+    pushed: list[tuple[str, Message]] = []
+    fleet.on_push = lambda host, message: pushed.append((host, message))
+    fleet.pushed = pushed  # type: ignore[attr-defined]
+    try:
+        await fleet.open(scenario())
+        yield fleet
+    finally:
+        await fleet.close()
+
+
+async def probe(fleet: Fleet, source: str, target: str, size: int) -> tuple[float, int]:
+    """Seconds that a message of about `size` bytes took one way, and its exact bytes."""
+    answer = await fleet.clients[source].call("probe", {"peer": target, "size": size})
+    return answer.fields["one_way_s"], answer.fields["bytes"]
+
+
+async def warm(fleet: Fleet, source: str, target: str) -> None:
+    """Open a connection's window beyond what its path holds."""
+    for _ in range(2):
+        await probe(fleet, source, target, 400_000)
+
+
+async def transfers_take_wire_bytes_over_rate_plus_delay(session: Session, tolerance: Tolerance) -> None:
+    """From 10 kB to 10 MB over three links, and over the edge LAN. At each further hop one packet is stored and forwarded:
+    the first before the slowest link, the last behind it."""
+    async with fleet_of(session) as fleet:
+        for source, target, before, slowest, behind, delay_s in (
+            ("d1", "c1", ACCESS_BPS, BACKBONE_BPS, CORE_BPS, ACCESS_S + BACKBONE_S),
+            ("e1", "e2", None, LAN_BPS, LAN_BPS, 2 * LAN_S),
+        ):
+            await warm(fleet, source, target)
+            for size in SIZES:
+                seconds, sent = await probe(fleet, source, target, size)
+                last = frame_bytes(sent) - (-(-sent // SEGMENT_PAYLOAD) - 1) * SEGMENT
+                hops_s = last * 8 / behind + (0.0 if before is None else SEGMENT * 8 / before)
+                expected = frame_bytes(sent) * 8 / slowest + delay_s + hops_s
+                allowed = tolerance.transfer if size >= 100_000 else tolerance.small
+                assert seconds == pytest.approx(expected, rel=allowed), f"{source} -> {target}, {sent} B"
+
+
+async def a_rate_change_holds_for_the_rest_of_a_message(session: Session, tolerance: Tolerance) -> None:
+    """Half the rate 0.3 s after the start of a transfer of 0.84 s, then the old rate again."""
+    loop = asyncio.get_running_loop()
+    async with fleet_of(session) as fleet:
+        await warm(fleet, "d1", "c1")
+        begun = loop.time()
+        transfer = asyncio.create_task(probe(fleet, "d1", "c1", 1_000_000))
+        await asyncio.sleep(0.3)
+        changed = loop.time() - begun
+        await session.apply_link("backbone", "up", LinkState(BACKBONE_BPS / 2, BACKBONE_S))
+        seconds, sent = await transfer
+        left = frame_bytes(sent) * 8 - changed * BACKBONE_BPS
+        expected = changed + left / (BACKBONE_BPS / 2) + ACCESS_S + BACKBONE_S
+        assert seconds == pytest.approx(expected, rel=max(tolerance.transfer, 0.005))
+        await session.apply_link("backbone", "up", LinkState(BACKBONE_BPS, BACKBONE_S))
+        seconds, sent = await probe(fleet, "d1", "c1", 1_000_000)
+        assert seconds == pytest.approx(
+            frame_bytes(sent) * 8 / BACKBONE_BPS + ACCESS_S + BACKBONE_S, rel=max(tolerance.transfer, 0.005)
+        )
+
+
+async def an_outage_holds_a_message_back_and_loses_nothing(session: Session, tolerance: Tolerance) -> None:
+    """Rate 0 for 0.5 s in the middle of a transfer."""
+    loop = asyncio.get_running_loop()
+    async with fleet_of(session) as fleet:
+        await warm(fleet, "d1", "c1")
+        transfer = asyncio.create_task(probe(fleet, "d1", "c1", 500_000))
+        await asyncio.sleep(0.2)
+        stopped = loop.time()
+        await session.apply_link("backbone", "up", LinkState(0.0, BACKBONE_S))
+        await asyncio.sleep(0.5)
+        assert not transfer.done()
+        await session.apply_link("backbone", "up", LinkState(BACKBONE_BPS, BACKBONE_S))
+        outage_s = loop.time() - stopped
+        seconds, sent = await transfer
+        least = frame_bytes(sent) * 8 / BACKBONE_BPS + outage_s
+        assert least * (1 - tolerance.transfer) <= seconds
+        # A kernel's TCP probes a dead path at growing intervals: it may notice the end late, by as much as the outage lasted.
+        late_s = ACCESS_S + BACKBONE_S + (0.005 if tolerance.share < 0.01 else outage_s + 0.5)
+        assert seconds <= least * (1 + tolerance.transfer) + late_s
+
+
+async def two_streams_share_a_link_fairly(session: Session, tolerance: Tolerance) -> None:
+    """Two devices send to the cloud at once: both take twice as long as one alone."""
+    async with fleet_of(session) as fleet:
+        for device in ("d1", "d2"):
+            await warm(fleet, device, "c1")
+        results = await asyncio.gather(*(probe(fleet, device, "c1", 1_000_000) for device in ("d1", "d2")))
+        total_s = sum(frame_bytes(sent) for _, sent in results) * 8 / BACKBONE_BPS
+        for seconds, _ in results:
+            assert seconds == pytest.approx(total_s + ACCESS_S + BACKBONE_S, rel=tolerance.share)
+        slower = max(seconds for seconds, _ in results)
+        assert slower == pytest.approx(total_s + ACCESS_S + BACKBONE_S, rel=max(tolerance.transfer, 0.002))
+
+
+async def counters_hold_every_byte_that_was_sent(session: Session, tolerance: Tolerance) -> None:
+    """A message appears on every link of its path in full, framed; its ACKs on the way back; nothing on other links."""
+    async with fleet_of(session) as fleet:
+        await warm(fleet, "d1", "c1")
+        await asyncio.sleep(tolerance.settle_s)
+        before = await session.counters()
+        _, sent = await probe(fleet, "d1", "c1", 1_000_000)
+        await asyncio.sleep(tolerance.settle_s)
+        after = await session.counters()
+
+    def gained(link: str, direction: Any) -> LinkCounters:
+        old, new = before[link, direction], after[link, direction]
+        known = None if new.message_bytes is None or old.message_bytes is None else new.message_bytes - old.message_bytes
+        return LinkCounters(new.wire_bytes - old.wire_bytes, new.packets - old.packets, new.drops - old.drops, known)
+
+    for link in ("access-d1", "backbone", "core-c1"):
+        up, down = gained(link, "up"), gained(link, "down")
+        # The reply of the probe is small; it, its ACK, and a window update or two are all that may come on top.
+        assert frame_bytes(sent) * 0.999 <= up.wire_bytes <= frame_bytes(sent) + 2_000, link
+        assert up.packets >= sent // SEGMENT_PAYLOAD
+        assert up.message_bytes is None or up.message_bytes == sent
+        assert up.drops == 0
+        assert 0 < down.wire_bytes <= FRAME_OVERHEAD * (up.packets + 10) + 500, link
+    for link in ("access-d2", "lan-e1", "lan-e2"):
+        assert gained(link, "up").wire_bytes + gained(link, "down").wire_bytes == 0, link
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a request came to, in what must not depend on the backend: the answer's bytes, and message bytes by host."""
+
+    answer: tuple[bytes, ...]
+    whole: tuple[bytes, ...]
+    sent: dict[str, int]
+    received: dict[str, int]
+    transfers: tuple[tuple[str, str, str, int], ...]
+
+
+async def outcome_of_one_request(session: Session, tolerance: Tolerance) -> Outcome:
+    """One request from a device over two tiling edge hosts to the cloud and back, and the whole model's answer to it."""
+    graph = load_graph(ModelSpec(MODEL))
+    async with fleet_of(session) as fleet:
+        hosts = ("c1", "e2", "e1", "d1")
+        await fleet.call_all(hosts, "install", {host: installed(graph, plan(graph), 0.05) for host in hosts})
+        whole = await fleet.clients["c1"].call("whole", {"model": MODEL, "input": 3})
+        await fleet.clients["d1"].send("submit", {"request": 1, "epoch": 1, "input": 3, "deadline_s": 30.0})
+        pushed: list[tuple[str, Message]] = fleet.pushed  # type: ignore[attr-defined]
+        await _until(lambda: len([1 for _, m in pushed if m.kind in ("report", "done", "failed")]) >= len(hosts) + 1, 30.0)
+    ends = [(host, message) for host, message in pushed if message.kind in ("done", "failed")]
+    assert [(host, message.kind) for host, message in ends] == [("d1", "done")], ends
+    done = ends[0][1]
+    assert done.fields["done_at"] - done.fields["submitted_at"] > 0.1  # a tile and a step of 0.05 s each
+    reports = {message.fields["host"]: message.fields for _, message in pushed if message.kind == "report"}
+    assert set(reports) == set(hosts)
+    transfers = sorted(
+        (record["peer"], host, record["kind"], record["bytes"])
+        for host, report in reports.items()
+        for record in report["records"]
+        if record["what"] == "transfer"
+    )
+    return Outcome(
+        answer=tuple(bytes(payload.data or b"") for payload in done.payloads),
+        whole=tuple(bytes(payload.data or b"") for payload in whole.payloads),
+        sent={host: report["bytes_sent"] for host, report in sorted(reports.items())},
+        received={host: report["bytes_received"] for host, report in sorted(reports.items())},
+        transfers=tuple(transfers),
+    )
+
+
+async def a_request_ends_in_the_whole_models_answer(session: Session, tolerance: Tolerance) -> None:
+    """The tiled, distributed answer equals the whole model's; every byte sent was received; every transfer happened once."""
+    import torch
+
+    outcome = await outcome_of_one_request(session, tolerance)
+    (answer,), (whole,) = outcome.answer, outcome.whole
+    torch.testing.assert_close(
+        *(torch.frombuffer(bytearray(data), dtype=torch.float32) for data in (answer, whole)), rtol=1e-5, atol=1e-5
+    )
+    assert sum(outcome.sent.values()) == sum(outcome.received.values()) == sum(size for *_, size in outcome.transfers)
+    assert [transfer[:3] for transfer in outcome.transfers] == [
+        ("c1", "d1", "answer"),
+        ("d1", "e1", "tensor"),
+        ("e1", "c1", "tensor"),
+        ("e1", "e2", "tile"),
+        ("e2", "e1", "tile_done"),
+    ]
+
+
+async def a_killed_agent_fails_its_requests_by_name(session: Session, tolerance: Tolerance) -> None:
+    """The host that computes a tile dies in the middle of it: the request fails, says who is gone, and does so soon."""
+    graph = load_graph(ModelSpec(MODEL))
+    loop = asyncio.get_running_loop()
+    async with fleet_of(session) as fleet:
+        hosts = ("c1", "e2", "e1", "d1")
+        await fleet.call_all(hosts, "install", {host: installed(graph, plan(graph), 2.0) for host in hosts})
+        await fleet.clients["d1"].send("submit", {"request": 1, "epoch": 1, "input": 3, "deadline_s": 60.0})
+        await asyncio.sleep(1.0)
+        await session.kill("e2")
+        killed = loop.time()
+        pushed: list[tuple[str, Message]] = fleet.pushed  # type: ignore[attr-defined]
+        await _until(lambda: any(message.kind in ("done", "failed") for _, message in pushed), 30.0)
+        assert loop.time() - killed < 1.0
+        ends = [(host, message) for host, message in pushed if message.kind in ("done", "failed")]
+        assert [(host, message.kind, message.fields["request"]) for host, message in ends] == [("d1", "failed", 1)]
+        assert ends[0][1].fields["error"] == "PeerLost"
+        assert "e2" in ends[0][1].fields["text"]
+        await _until(lambda: "e2" in fleet.dead, 5.0)
+        # The others still serve: a plan without the dead host runs.
+        healthy = plan(graph, epoch=2)
+        healthy = type(healthy)(healthy.planner, healthy.model, healthy.tiers, healthy.hosts, (), 2)
+        rest = ("c1", "e1", "d1")
+        await fleet.call_all(rest, "install", {host: installed(graph, healthy, 0.01) for host in rest})
+        pushed.clear()
+        await fleet.clients["d1"].send("submit", {"request": 2, "epoch": 2, "input": 3, "deadline_s": 60.0})
+        await _until(lambda: any(message.kind in ("done", "failed") for _, message in pushed), 30.0)
+        assert [m.kind for _, m in pushed if m.kind in ("done", "failed")] == ["done"]
+    with pytest.raises(ChannelError):
+        await _refused(session, "e2")
+
+
+async def control_channels_keep_order_and_tell_of_the_end(session: Session, tolerance: Tolerance) -> None:
+    """Many calls at once are all answered, in order; after the agent's death the channel says so."""
+    channel = await session.control("e1")
+    for number in range(1, 51):
+        await channel.send(Message("stats", {"id": number}))
+    assert [(await channel.receive()).fields["id"] for _ in range(50)] == list(range(1, 51))
+    waiting = asyncio.create_task(channel.receive())
+    await session.kill("e1")
+    with pytest.raises(ChannelClosed):
+        await asyncio.wait_for(waiting, 5.0)
+    await channel.close()
+
+
+async def backend_trusts_an_undisturbed_session(session: Session, tolerance: Tolerance) -> None:
+    """After ordinary transfers no invariant of the backend is rejected, and it describes itself."""
+    async with fleet_of(session) as fleet:
+        await asyncio.gather(*(probe(fleet, source, "c1", 200_000) for source in ("d1", "d2", "e2")))
+        await asyncio.sleep(tolerance.settle_s)
+        found = await session.invariants()
+    assert found
+    assert [invariant for invariant in found if invariant.level == "rejected"] == []
+    assert len({invariant.name for invariant in found}) == len(found)
+    assert session.describe()
+
+
+CHECKS: tuple[Check, ...] = (
+    transfers_take_wire_bytes_over_rate_plus_delay,
+    a_rate_change_holds_for_the_rest_of_a_message,
+    an_outage_holds_a_message_back_and_loses_nothing,
+    two_streams_share_a_link_fairly,
+    counters_hold_every_byte_that_was_sent,
+    a_request_ends_in_the_whole_models_answer,
+    a_killed_agent_fails_its_requests_by_name,
+    control_channels_keep_order_and_tell_of_the_end,
+    backend_trusts_an_undisturbed_session,
+)
+
+
+async def _until(condition: Callable[[], bool], limit_s: float) -> None:
+    """Wait for a condition that messages bring about. Raises TimeoutError."""
+    async with asyncio.timeout(limit_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def _refused(session: Session, host: str) -> None:
+    """Use a control channel to a host whose agent is gone, which must fail."""
+    channel = await session.control(host)
+    try:
+        await channel.send(Message("stats", {"id": 1}))
+        await channel.receive()
+    finally:
+        channel.abort()
