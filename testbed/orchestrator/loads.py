@@ -8,20 +8,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from testbed.errors import ScenarioError
 from testbed.scenario.schema import Scenario
 
 
 def arrivals(scenario: Scenario, device: str) -> Iterator[float] | None:
-    """Seconds after the start at which a device makes its measured requests; None for a closed loop.
-
-    Raises ScenarioError for an open loop without a rate.
-    """
+    """Seconds after the start at which a device makes its measured requests; None for a closed loop."""
     requests = scenario.requests
     if requests.arrival == "closed":
         return None
-    if not requests.rate:
-        raise ScenarioError(f'[requests] arrival = "{requests.arrival}" needs a rate, such as rate = "2 /s"')
+    assert requests.rate is not None, "the scenario's schema sees to it"
     if requests.arrival == "fixed":
         return _fixed(requests.count, requests.rate)
     return _poisson(requests.count, requests.rate, f"{scenario.seed}:{device}")

@@ -132,6 +132,8 @@ class PairRun:
     async def _submit(self, device: str, number: int, warmup: bool, due_at: float) -> Request:
         if self._stage.limit.passed():
             raise RunError(f"the run was stopped at its limit of {self._stage.limit.limit_s:g} s (run.wall_limit)")
+        if self._trouble.done():  # no new requests, also in a loop whose requests fail at once
+            await self._trouble
         epoch = self._planners[device].epoch
         return await self._tracker.submit(number, device, epoch, input_seed(self._scenario, number), warmup, due_at)
 

@@ -18,7 +18,7 @@ from testbed.orchestrator.control import Fleet
 from testbed.orchestrator.epochs import Epochs
 from testbed.orchestrator.fidelity import PairFacts
 from testbed.orchestrator.journal import Journal, Listener
-from testbed.orchestrator.loads import arrivals, input_seeds
+from testbed.orchestrator.loads import input_seeds
 from testbed.orchestrator.pair import PairRun, Stage
 from testbed.orchestrator.replay import Replay
 from testbed.orchestrator.results import FORMAT, RunFolder
@@ -45,8 +45,6 @@ def run(
     folder holds every row that was finished, and its manifest says "failed" or "interrupted".
     """
     world = prepare(scenario, planners)
-    for device in world.sites:
-        arrivals(scenario, device)
     folder = RunFolder(Path(out_dir))
     journal = Journal(folder.events, listener)
     pairs: list[PairFacts] = []
