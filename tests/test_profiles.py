@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,30 @@ def test_every_vertex_the_whole_and_doubling_groups_are_measured(tiny: Model, me
         alone = sum(times.vertices[v].seconds for v in range(group.first, group.last + 1))
         assert group.sum_of_vertices_s == pytest.approx(alone)
     assert times.whole_s == times.groups[-1].seconds
+    assert times.group_effect == times.groups[-1].effect
+
+
+def test_the_effect_of_a_group_is_that_of_its_rounds(tiny: Model, monkeypatch: pytest.MonkeyPatch):
+    """A machine that is ten times slower in most rounds, but in all of a round, has the same group effect."""
+    clock = iter(fake_moments(len(tiny.graph) - 1, slow_rounds=(False, True, True)))
+    monkeypatch.setattr("testbed.costs.measure.time.perf_counter", lambda: next(clock))
+    times = measure(tiny, "tiny", rounds=3, warmup=0).models["tiny"]
+    assert times.group_effect == pytest.approx(0.5)
+
+
+def fake_moments(vertices: int, slow_rounds: tuple[bool, ...]) -> Iterator[float]:
+    """Clock readings before and after each run: 2 s for a vertex alone, 1 s per vertex in a group; then the tiny operators."""
+    now = 0.0
+    for slow in slow_rounds:
+        runs = [2.0] * vertices + [float(vertices)]
+        length = 1 << (vertices - 1).bit_length() >> 1
+        while length >= 2:
+            runs += [float(length)] * (vertices // length)
+            length //= 2
+        for seconds in (*runs, 1e-3):
+            yield now
+            now += seconds * (10.0 if slow else 1.0)
+            yield now
 
 
 def test_machine_facts_are_kept_and_threads_restored(tiny: Model):
@@ -90,7 +115,7 @@ def test_costs_add_up_to_the_whole_or_to_the_single_vertices(tiny: Model, measur
     whole = measured.tier_costs("tiny", tiny.graph)
     single = measured.tier_costs("tiny", tiny.graph, calibration="single")
     everything = range(len(tiny.graph))
-    assert sum(whole.seconds(v) for v in everything) == pytest.approx(times.whole_s)
+    assert sum(whole.seconds(v) for v in everything) == pytest.approx(times.sum_of_vertices_s * times.group_effect)
     assert sum(single.seconds(v) for v in everything) == pytest.approx(times.sum_of_vertices_s)
     assert whole.seconds(0) == 0.0
     assert all(fixed >= 0.0 and work >= 0.0 for fixed, work in zip(whole.fixed_s, whole.scaled_s, strict=True))

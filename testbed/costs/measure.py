@@ -96,7 +96,7 @@ class _Measurement:
         samples: dict[tuple[int, ...], list[float]] = {}
         tiny: list[float] = []
         for done in range(warmup + rounds):
-            for part in (*alone, *groups):
+            for part in (*alone, *reversed(groups)):
                 seconds = self._timed(part)
                 if done >= warmup:
                     samples.setdefault(part, []).append(seconds)
@@ -118,6 +118,9 @@ class _Measurement:
                     last=part[-1],
                     seconds=median[part],
                     sum_of_vertices_s=sum(median[(v,)] for v in part),
+                    effect=statistics.median(
+                        samples[part][turn] / sum(samples[(v,)][turn] for v in part) for turn in range(rounds)
+                    ),
                 )
                 for part in groups
             ),
