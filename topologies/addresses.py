@@ -69,11 +69,16 @@ def address(layout: Layout, host: str, peer: str) -> str:
 
 def upstream(layout: Layout, link: str) -> frozenset[str]:
     """Addresses of the hosts on the a side of a link: frames from them cross it upwards."""
-    addresses = assign(layout)
-    hosts = layout.by_name
     crossed = next(x for x in layout.links if x.name == link)
-    seen, waiting = {crossed.a}, [crossed.a]
-    found = {addresses[crossed.a, link]} if crossed.a in hosts else set()
+    addresses = assign(layout)
+    return frozenset(addresses[interface] for interface in behind(layout, link, crossed.a))
+
+
+def behind(layout: Layout, link: str, end: str) -> frozenset[tuple[str, str]]:
+    """Host interfaces, as (host, link name), that are on one end's side of a link, the end itself included."""
+    hosts = layout.by_name
+    seen, waiting = {end}, [end]
+    found = {(end, link)} if end in hosts else set()
     while waiting:
         node = waiting.pop()
         if node in hosts:
@@ -83,7 +88,7 @@ def upstream(layout: Layout, link: str) -> frozenset[str]:
                 continue
             beyond = other.b if other.a == node else other.a
             if beyond in hosts:
-                found.add(addresses[beyond, other.name])
+                found.add((beyond, other.name))
             if beyond not in seen:
                 seen.add(beyond)
                 waiting.append(beyond)

@@ -24,9 +24,11 @@ from testbed.backends.netspec import DIRECTIONS, NetworkSpec
 from testbed.backends.shaping import ClassCounters, Shaper, has_netem
 from testbed.errors import BackendError
 from testbed.scenario.state import LinkState
-from topologies.addresses import assign, segments
+from topologies.addresses import assign, behind, segments
 from topologies.layout import Direction
 from topologies.mininet_topo import LayoutTopo
+
+_NUD_NOARP, _NTF_MASTER = 0x40, 0x04  # a bridge entry that was not learnt, never ages, and belongs to the bridge
 
 
 class EmulatedNetwork:
@@ -122,7 +124,8 @@ class EmulatedNetwork:
         return net
 
     def _configure_hosts(self) -> None:
-        """Settings of every host's network namespace, and permanent neighbours so that no link carries ARP."""
+        """Settings of every host's network namespace; permanent neighbours and bridge entries, so that no link carries ARP or
+        frames for others."""
         addresses = assign(self.layout)
         segment_of = {switch: k for k, switches in enumerate(segments(self.layout)) for switch in switches}
         interfaces: dict[str, list[tuple[int, str, str, str]]] = {host.name: [] for host in self.layout.hosts}
@@ -131,6 +134,7 @@ class EmulatedNetwork:
                 if end in interfaces:
                     entry = (segment_of[other], interface.name, addresses[end, link.name], self._mac(end, interface.name))
                     interfaces[end].append(entry)
+        self._teach_bridges({(host, name): mac for host, own in interfaces.items() for _, name, _, mac in own})
         for host, own in interfaces.items():
             with self.inside(host), IPRoute() as netlink:
                 slow_start = str(int(self.spec.slow_start_after_idle))
@@ -144,6 +148,20 @@ class EmulatedNetwork:
                         for peer_segment, _, address, mac in theirs:
                             if peer != host and peer_segment == segment:
                                 netlink.neigh("replace", dst=address, lladdr=mac, ifindex=index, state="permanent")
+
+    def _teach_bridges(self, macs: dict[tuple[str, str], str]) -> None:
+        made = dict(zip(self.layout.link_names, self._links_in_order(), strict=True))
+        by_link = {}
+        for link in self.layout.links:
+            for end, interface in ((link.a, made[link.name].intf1), (link.b, made[link.name].intf2)):
+                if end in self.pids:
+                    by_link[end, link.name] = macs[end, interface.name]
+        for link in self.layout.links:
+            for end, other, interface in ((link.a, link.b, made[link.name].intf1), (link.b, link.a, made[link.name].intf2)):
+                if end in self.layout.switches:
+                    port = self.netlink.link_lookup(ifname=interface.name)[0]
+                    for beyond in behind(self.layout, link.name, other):
+                        self.netlink.fdb("replace", ifindex=port, lladdr=by_link[beyond], state=_NUD_NOARP, flags=_NTF_MASTER)
 
     def _links_in_order(self) -> list[Any]:
         by_name = {link._name: link for link in self._net.links}

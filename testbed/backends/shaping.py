@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
+from pyroute2.netlink.rtnl.tcmsg import plugins, sched_htb, sched_netem, sched_pfifo
 
 from testbed.backends.netspec import BURST_S, FRAME_BYTES, burst_bytes
 from testbed.errors import BackendError
 from testbed.scenario.state import LinkState
 
 plugins.setdefault("bfifo", sched_pfifo)  # same options (one limit), in bytes
+if not hasattr(sched_netem, "fix_request"):  # else pyroute2 0.9 takes netem's rate for an attribute of the message too, and fails
+    sched_netem.fix_request = sched_htb.fix_request
 
 OUTAGE_BELOW_BPS = 1000.0
 """Rates below this are an outage: a full frame would take more than 12 s."""
@@ -63,7 +65,7 @@ class Shaper:
         self.state = state
         self._netlink = netlink
         self._first, self._second = first, second
-        self._burst_s = burst_s
+        self.burst_s = burst_s
         self._shut = False
         self._kicks = 0
         rate = _bytes_s(max(state.rate_bps, OUTAGE_BELOW_BPS))
@@ -101,12 +103,12 @@ class Shaper:
             wanted = _bytes_s(self.state.rate_bps)
             if (found["rate"], found["ceil"]) != (wanted, wanted):
                 raise BackendError(f"link {self.name!r}: asked for {wanted} B/s, the kernel holds {found['rate']} B/s")
-        gate = next(q for q in self._netlink.get_qdiscs(self._first) if q["handle"] == _GATE)
-        rate = gate.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")["rate"]
-        if rate != (_SHUT_BYTES_S if outage else _OPEN_BYTES_S):
-            raise BackendError(
-                f"link {self.name!r}: its gate should be {'shut' if outage else 'open'}, but lets {rate} B/s through"
-            )
+        if with_gate:
+            gate = next(q for q in self._netlink.get_qdiscs(self._first) if q["handle"] == _GATE)
+            rate = gate.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")["rate"]
+            if rate != (_SHUT_BYTES_S if outage else _OPEN_BYTES_S):
+                wanted_gate = "shut" if outage else "open"
+                raise BackendError(f"link {self.name!r}: its gate should be {wanted_gate}, but lets {rate} B/s through")
         if self._second is not None and not outage:
             self._check_netem()
 
@@ -134,7 +136,7 @@ class Shaper:
         return found.get_attr(name)
 
     def _class(self, verb: str, rate: int) -> None:
-        burst = burst_bytes(rate * 8.0, self._burst_s)
+        burst = burst_bytes(rate * 8.0, self.burst_s)
         self._tc(
             verb,
             "htb",
