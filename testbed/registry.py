@@ -62,7 +62,7 @@ def backend(name: str) -> Backend:
 
 def choose_backend(scenario: Scenario) -> tuple[Backend, str]:
     """The most faithful backend that can run a scenario here, and why it is that one. Raises BackendError if none can."""
-    passed = []
+    passed: list[str] = []
     for name in (name for name in MOST_FAITHFUL_FIRST if name in _found("testbed.backends")):
         candidate = backend(name)
         support = candidate.support(scenario)

@@ -12,6 +12,8 @@ from testbed.cli import doctor as doctor
 from testbed.cli import models as models
 from testbed.cli import plan as plan
 from testbed.cli import profile as profile
+from testbed.cli import report as report
+from testbed.cli import run as run
 from testbed.cli import traces as traces
 from testbed.cli.app import app
 

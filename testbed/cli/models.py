@@ -12,10 +12,10 @@ from d3node.describe import Row, describe
 from d3node.graph import Pair
 from d3node.model import ModelSpec, load_graph
 from d3node.zoo import ZOO
-from testbed.report import units
 from testbed.cli.app import app
 from testbed.cli.console import out, print_json, verb
 from testbed.cli.options import Json
+from testbed.report import units
 
 _NAME = "Zoo name, package.module:factory or .pt2 file; the zoo if absent."
 

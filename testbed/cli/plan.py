@@ -8,12 +8,12 @@ import typer
 from rich.table import Table
 
 from d3node.plan import TIERS
-from testbed.report import units
 from testbed.cli.app import app
 from testbed.cli.console import out, print_json, verb
 from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, scenario_of
 from testbed.errors import ScenarioError
 from testbed.orchestrator.world import prepare
+from testbed.report import units
 from testbed.report.forecast import Forecast, forecasts
 from testbed.scenario.schema import Scenario
 from testbed.scenario.units import parse

@@ -10,7 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from d3node.model import ModelSpec, load_graph
-from testbed.report import units
 from testbed.cli.app import app
 from testbed.cli.console import err, note, out, print_json, verb
 from testbed.cli.options import Json
@@ -18,6 +17,7 @@ from testbed.costs import devices, predict
 from testbed.costs.profile import Profile, load, save
 from testbed.costs.table import TierCosts
 from testbed.errors import InputError
+from testbed.report import units
 
 profile = typer.Typer(help="Compute times: measure this machine, described devices, predictors.", no_args_is_help=True)
 app.add_typer(profile, name="profile")

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from testbed.report import units
 from testbed.cli.app import app
 from testbed.cli.console import out, print_json, verb
 from testbed.cli.options import Json
 from testbed.errors import TraceError
+from testbed.report import units
 from testbed.report.curves import sparkline, summary
 from traces.errors import TraceFormatError
 from traces.load import load, shipped

@@ -1,0 +1,87 @@
+"""`testbed report`: print a run folder's table again, and how it came to its plans."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from testbed.cli.app import app
+from testbed.cli.console import out, print_json, verb
+from testbed.cli.options import Json
+from testbed.cli.run import print_summary
+from testbed.orchestrator import summarise
+from testbed.report import Run, load, units
+from testbed.report.curves import sparkline
+
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+Plans = Annotated[bool, typer.Option("--plans", help="Also every plan and what it was made for, under the backbone's rate.")]
+
+
+@verb(app, "report")
+def report(
+    folder: Folder,
+    plans: Annotated[
+        bool, typer.Option("--plans", help="Also every plan and what it was made for, beside the backbone's rate.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the table of a run folder again, finished or not."""
+    summary = summarise(folder)
+    if as_json:
+        found: dict[str, Any] = summary.to_dict()
+        if plans:
+            found["plans"] = load(folder).plans.to_dict(orient="records")
+        print_json(found)
+        return
+    print_summary(summary)
+    if plans:
+        run = load(folder)
+        for model, planner in run.plans[["model", "planner"]].drop_duplicates().itertuples(index=False):
+            _timeline(run, model, planner)
+
+
+def _timeline(run: Run, model: str, planner: str) -> None:
+    """The rate of the wide-area links over a session, and its plans below."""
+    of = (run.links["model"] == model) & (run.links["planner"] == planner)
+    wide = [str(name) for name in run.manifest.get("wide_area_links", [])]
+    own = run.inferences[(run.inferences["model"] == model) & (run.inferences["planner"] == planner)]
+    end_s = max(float((own["submitted_s"] + own["latency_s"]).max()), 1e-3) if len(own) else 1e-3
+    out.print(f"\n[bold]{model}[/] by [bold]{planner}[/], {units.seconds(end_s)}")
+    for name in wide:
+        states = run.links[of & (run.links["link"] == name) & (run.links["direction"] == "up") & (run.links["kind"] == "state")]
+        states = states[states["at_s"] <= end_s]
+        if len(states) > 1:
+            times, rates = states["at_s"].tolist(), states["rate_bps"].tolist()
+            out.print(f"{name} up, to {units.rate(max(rates))}\n[cyan]{sparkline(times, rates, end_s, min(80, out.width))}[/]")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("at", "device", "because", "touched", "planning", "predicted", "device/edge/cloud", "tiled", ""):
+        table.add_column(heading, justify="left" if heading in ("device", "because", "") else "right")
+    for record in run.plans[(run.plans["model"] == model) & (run.plans["planner"] == planner)].to_dict(orient="records"):
+        table.add_row(*_row(record))
+    out.print(table)
+
+
+def _row(record: Mapping[Hashable, Any]) -> list[str]:
+    plan = record["plan"]
+    counts = "/".join(str(plan["tiers"][1:].count(tier)) for tier in ("device", "edge", "cloud"))
+    tiled = sum(len(stack["vertices"]) for stack in plan["stacks"])
+    change = record.get("change") or {}
+    named = (
+        [str(name) for names in change.values() if isinstance(names, list) for name in names] if isinstance(change, dict) else []
+    )
+    return [
+        units.seconds(record["at_s"]),
+        str(record["device"]),
+        ", ".join(named) or str(record["reason"]),
+        f"{len(record['touched'])} of {record['vertices']}",
+        units.seconds(record["planning_time_s"]),
+        units.seconds(record["predicted_latency_s"]),
+        counts,
+        str(tiled) if tiled else "",
+        "" if record["installed"] else "same placement",
+    ]

@@ -1,0 +1,117 @@
+"""`testbed run`: carry out a scenario on a backend, with progress, a run folder and a table at the end."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from testbed import registry
+from testbed.backends.base import Backend
+from testbed.cli.app import app
+from testbed.cli.console import FAILED, INTERRUPTED, OK, REJECTED, err, note, out, print_json, verb
+from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, Seed, scenario_of
+from testbed.cli.progress import RunProgress
+from testbed.errors import BackendError, InputError
+from testbed.orchestrator import RunSummary, run, summarise
+from testbed.report.tables import conditions, speedups, summary_table, verdict_lines
+from testbed.scenario.schema import Scenario
+
+BackendName = Annotated[
+    str, typer.Option("--backend", metavar="NAME", help='A backend, or "auto": the most faithful one that can run this here.')
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder, empty or new. Default: runs/SCENARIO-TIME.")]
+Capture = Annotated[bool, typer.Option("--capture", help="Also capture the packets of wide-area links (emulated networks).")]
+
+
+@verb(app, "run")
+def run_command(
+    scenario: ScenarioName,
+    backend: BackendName = "auto",
+    planners: Planners = None,
+    models: Models = None,
+    seed: Seed = None,
+    overrides: Overrides = None,
+    target: Out = None,
+    capture: Capture = False,
+    as_json: Json = False,
+) -> int:
+    """Run a scenario: inference times, backbone bytes and a verdict, for every model and planner."""
+    wanted = scenario_of(scenario, overrides, planners, models, seed)
+    for name in wanted.planning.planners:
+        registry.check_known("testbed.planners", name)
+    folder = target or Path("runs", f"{wanted.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--out {folder}: exists and is not empty; results of a run go to a folder of their own")
+    chosen, why = _backend(backend, wanted)
+    if capture:
+        wanted = _capturing(wanted, chosen, folder)
+    note(f"backend {chosen.name}: {why}")
+    with RunProgress() as progress:
+        try:
+            summary = run(wanted, chosen, folder, progress)
+        except KeyboardInterrupt:
+            interrupted = True
+        else:
+            interrupted = False
+    if interrupted:
+        return _interrupted(folder, as_json)
+    if as_json:
+        print_json(summary.to_dict())
+    else:
+        print_summary(summary)
+    return exit_code(summary)
+
+
+def exit_code(summary: RunSummary) -> int:
+    """0 for a run to be trusted or degraded, 3 for a rejected one, 1 where nothing was answered at all."""
+    if summary.pairs and all(pair.failed == pair.requests for pair in summary.pairs):
+        return FAILED
+    return REJECTED if summary.verdict == "rejected" else OK
+
+
+def print_summary(summary: RunSummary) -> None:
+    """Table, conditions, verdict, and where the folder is."""
+    out.print(summary_table(summary))
+    for line in speedups(summary):
+        out.print(line)
+    facts = Table(show_header=False, box=None, pad_edge=False)
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, text in conditions(summary):
+        facts.add_row(name, text)
+    facts.add_row("run folder", str(summary.folder))
+    out.print(facts)
+    for line in verdict_lines(summary):
+        out.print(line, soft_wrap=True)
+
+
+def _backend(name: str, scenario: Scenario) -> tuple[Backend, str]:
+    if name == "auto":
+        chosen, why = registry.choose_backend(scenario)
+        return chosen, f"chosen by auto: {why}"
+    chosen = registry.backend(name)
+    support = chosen.support(scenario)
+    if not support.ok:
+        raise BackendError(f"backend {name} cannot run this here:\n" + "\n".join(support.reasons))
+    return chosen, "as asked"
+
+
+def _capturing(scenario: Scenario, backend: Backend, folder: Path) -> Scenario:
+    if not getattr(backend, "captures", False):
+        raise BackendError(f"--capture: backend {backend.name} has no packets to capture; leave it out, or use --backend mininet")
+    return scenario.model_copy(update={"run": scenario.run.model_copy(update={"capture": str((folder / "capture").resolve())})})
+
+
+def _interrupted(folder: Path, as_json: bool) -> int:
+    err.print(f"[yellow]interrupted[/]; what was finished is kept in {folder}")
+    if (folder / "inferences.csv").is_file():
+        summary = summarise(folder)
+        if as_json:
+            print_json(summary.to_dict())
+        elif any(pair.requests for pair in summary.pairs):
+            print_summary(summary)
+    return INTERRUPTED
