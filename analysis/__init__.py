@@ -1,0 +1,1 @@
+"""Notebooks over run folders, and the figures that they share."""
