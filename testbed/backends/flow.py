@@ -53,6 +53,7 @@ class FlowNetwork:
             for direction in ("up", "down")
         }
         self._streams: dict[Stream, None] = {}
+        self._changed: dict[FlowLink, None] = {}
 
     def connect(self, source: str, target: str) -> tuple[Stream, Stream]:
         """The two directions of a new connection between two different hosts. Nothing is sent yet."""
@@ -74,13 +75,21 @@ class FlowNetwork:
             self.version += 1
         link.change(state, now)
         if link.streams:
-            self.share((link,), now)
+            self.share((link,))
 
-    def share(self, links: tuple[FlowLink, ...], now: float) -> None:
-        """Give every stream whose share can depend on these links its max-min fair rate."""
-        streams = component(links)
-        for stream, rate in zip(streams, max_min(streams), strict=True):
-            stream.set_rate(rate, now)
+    def share(self, links: tuple[FlowLink, ...]) -> None:
+        """Give every stream whose share can depend on these links its max-min fair rate, when this moment's events are over."""
+        if not self._changed:
+            self.loop.call_soon(self._share, context=self.context)
+        self._changed.update(dict.fromkeys(links))
+
+    def _share(self) -> None:
+        changed, self._changed = self._changed, {}
+        now = self.loop.time()
+        streams = component(changed)
+        if streams:
+            for stream, rate in zip(streams, max_min(streams), strict=True):
+                stream.set_rate(rate, now)
 
     def counters(self) -> dict[LinkKey, LinkCounters]:
         """Totals of every link direction, messages that are half sent included."""

@@ -203,7 +203,7 @@ class Stream:
         if alone:
             self.set_rate(min([link.rate for link in self.forward]), now)
         else:
-            self._network.share(self.forward, now)
+            self._network.share(self.forward)
 
     def _leave(self) -> None:
         self._rate = 0.0
@@ -212,7 +212,7 @@ class Stream:
             del link.streams[self]
             shared = shared or bool(link.streams)
         if shared:
-            self._network.share(self.forward, self._network.loop.time())
+            self._network.share(self.forward)
 
     def set_rate(self, rate: float, now: float) -> None:
         """Go on at another rate (bytes/s) from `now` on; called by the network only."""
