@@ -59,17 +59,18 @@ def _timeline(run: Run, model: str, planner: str) -> None:
             times, rates = states["at_s"].tolist(), states["rate_bps"].tolist()
             out.print(f"{name} up, to {units.rate(max(rates))}\n[cyan]{sparkline(times, rates, end_s, min(80, out.width))}[/]")
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("at", "device", "because", "touched", "planning", "predicted", "device/edge/cloud", "tiled", ""):
-        table.add_column(heading, justify="left" if heading in ("device", "because", "") else "right")
+    for heading in ("at", "device", "because", "touched", "planning", "predicted", "dev/edge/cloud", "tiled", ""):
+        left = heading in ("device", "because", "")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "because")
     for record in run.plans[(run.plans["model"] == model) & (run.plans["planner"] == planner)].to_dict(orient="records"):
         table.add_row(*_row(record))
     out.print(table)
 
 
 def _row(record: Mapping[Hashable, Any]) -> list[str]:
-    plan = record["plan"]
-    counts = "/".join(str(plan["tiers"][1:].count(tier)) for tier in ("device", "edge", "cloud"))
-    tiled = sum(len(stack["vertices"]) for stack in plan["stacks"])
+    plan = record["plan"]  # None where nothing was installed
+    counts = "/".join(str(plan["tiers"][1:].count(tier)) for tier in ("device", "edge", "cloud")) if plan else ""
+    tiled = sum(len(stack["vertices"]) for stack in plan["stacks"]) if plan else 0
     change = record.get("change") or {}
     named = (
         [str(name) for names in change.values() if isinstance(names, list) for name in names] if isinstance(change, dict) else []
@@ -83,5 +84,5 @@ def _row(record: Mapping[Hashable, Any]) -> list[str]:
         units.seconds(record["predicted_latency_s"]),
         counts,
         str(tiled) if tiled else "",
-        "" if record["installed"] else "same placement",
+        "" if record["installed"] else "unchanged",
     ]

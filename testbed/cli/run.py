@@ -75,9 +75,9 @@ def exit_code(summary: RunSummary) -> int:
 
 def print_summary(summary: RunSummary) -> None:
     """Table, conditions, verdict, and where the folder is."""
-    out.print(summary_table(summary))
+    out.print(summary_table(summary, out.width))
     for line in speedups(summary):
-        out.print(line)
+        out.print(line, soft_wrap=True)
     facts = Table(show_header=False, box=None, pad_edge=False)
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from testbed.orchestrator.summary import PairSummary, RunSummary
 from testbed.report import units
@@ -14,39 +16,62 @@ from testbed.report import units
 COLOURS = {"trusted": "green", "degraded": "yellow", "rejected": "red"}
 
 
-def summary_table(run: RunSummary) -> Table:
-    """One row per model and planner; speed-ups are over the model's first planner."""
+@dataclass(frozen=True)
+class _Column:
+    """A column of the summary. On narrow screens the one with the largest `spare` is left out first; 0 stays."""
+
+    heading: str
+    cell: Callable[[PairSummary, str], str]
+    spare: int = 0
+
+
+_COLUMNS = (
+    _Column("p50", lambda pair, base: _seconds(pair.p50_s)),
+    _Column("p95", lambda pair, base: _seconds(pair.p95_s)),
+    _Column("mean", lambda pair, base: _seconds(pair.mean_s), 4),
+    _Column("speed-up", lambda pair, base: _times(pair.speedup.get(base, math.nan)) if pair.planner != base else "1"),
+    _Column("backbone", lambda pair, base: _size(pair.backbone_bytes)),
+    _Column("plan\nchanges", lambda pair, base: f"{pair.plan_changes} of {pair.replans}" if pair.replans else "0", 1),
+    _Column("vertices\ntouched", lambda pair, base: _touched(pair), 2),
+    _Column("first\nplan", lambda pair, base: _seconds(pair.first_planning_time_s), 5),
+    _Column("re-plan", lambda pair, base: _seconds(pair.planning_time_s), 3),
+    _Column("answers", lambda pair, base: _answers(pair)),
+    _Column("verdict", lambda pair, base: verdict(pair.verdict)),
+)
+_GAP = 2
+
+
+def summary_table(run: RunSummary, width: int) -> Table:
+    """One row per model and planner, with as many columns as fit into `width` characters.
+
+    Speed-ups are over the first planner's mean; backbone bytes are per inference; vertices touched are a mean over re-plans.
+    """
     base = run.pairs[0].planner if run.pairs else ""
-    compared = len({pair.planner for pair in run.pairs}) > 1
-    table = Table(title=f"{run.scenario} on {run.backend}", title_justify="left", title_style="bold")
-    for heading in ("model", "planner"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("p50", "p95", "mean", *([f"speed-up on {base}"] if compared else []), "backbone per inference"):
-        table.add_column(heading, justify="right")
-    for heading in ("plan changes", "vertices touched", "planning first/again", "answers"):
-        table.add_column(heading, justify="right")
-    table.add_column("verdict", no_wrap=True)
+    names = [f"  {pair.planner}" for pair in run.pairs]
+    columns = {column: [column.cell(pair, base) for pair in run.pairs] for column in _COLUMNS}
+    if all(pair.planner == base for pair in run.pairs):
+        columns = {column: cells for column, cells in columns.items() if column.heading != "speed-up"}
+    first = max([len(name) for name in names], default=0)
+    while first + sum(_GAP + _width(column, cells) for column, cells in columns.items()) > width:
+        if not (droppable := max(columns, key=lambda column: column.spare)).spare:
+            break
+        del columns[droppable]
+    table = Table(title=f"{run.scenario} on {run.backend}", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.padding = (0, _GAP, 0, 0)
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(column.heading, justify="right", vertical="bottom", no_wrap=True, header_style="dim")
     model = ""
-    for pair in run.pairs:
-        if model and pair.model != model:
-            table.add_section()
-        speedup = "" if pair.planner == base else _times(pair.speedup.get(base, math.nan))
-        table.add_row(
-            pair.model if pair.model != model else "",
-            pair.planner,
-            _seconds(pair.p50_s),
-            _seconds(pair.p95_s),
-            _seconds(pair.mean_s),
-            *([speedup] if compared else []),
-            "–" if math.isnan(pair.backbone_bytes) else units.size(pair.backbone_bytes),
-            f"{pair.plan_changes} of {pair.replans}" if pair.replans else "0",
-            f"{pair.touched_vertices / pair.replans:.3g} of {pair.vertices}" if pair.replans else "",
-            f"{_seconds(pair.first_planning_time_s)} / {_seconds(pair.planning_time_s)}",
-            _answers(pair),
-            verdict(pair.verdict),
-        )
-        model = pair.model
+    for number, pair in enumerate(run.pairs):
+        if pair.model != model:
+            table.add_row(f"[bold]{escape(pair.model)}[/]")
+            model = pair.model
+        table.add_row(escape(names[number]), *(cells[number] for cells in columns.values()))
     return table
+
+
+def _width(column: _Column, cells: list[str]) -> int:
+    return max([len(line) for line in column.heading.split("\n")] + [Text.from_markup(cell).cell_len for cell in cells])
 
 
 def verdict(word: str) -> str:
@@ -61,7 +86,7 @@ def speedups(run: RunSummary) -> Iterator[str]:
         if len(pairs) > 1:
             best = min(pairs, key=lambda pair: pair.mean_s)
             others = ", ".join(f"{_times(best.speedup[p.planner])} {p.planner}" for p in pairs if p is not best)
-            yield f"[bold]{escape(model)}[/]: {best.planner} is the fastest on average: {others}"
+            yield f"[bold]{escape(model)}[/]: shortest mean with {best.planner}, against {others}"
 
 
 def conditions(run: RunSummary) -> Iterator[tuple[str, str]]:
@@ -104,6 +129,15 @@ def _times(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.2f}x"
 
 
+def _size(count: float) -> str:
+    return "–" if math.isnan(count) else units.size(count)
+
+
+def _touched(pair: PairSummary) -> str:
+    """Mean over the re-plans."""
+    return f"{pair.touched_vertices / pair.replans:.3g} of {pair.vertices}" if pair.replans else ""
+
+
 def _answers(pair: PairSummary) -> str:
-    text = f"{pair.requests - pair.failed} of {pair.requests}"
+    text = f"{pair.requests - pair.failed}/{pair.requests}"
     return text + (f", [red]{pair.wrong} wrong[/]" if pair.wrong else "")
