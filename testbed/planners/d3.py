@@ -47,7 +47,7 @@ class D3:
         seeds = affected(problem, rule, before, change)
         if values["edge_costs"] == "tiled" and self._edge_changed(problem, change):
             seeds |= {v for v, rank in enumerate(before) if rank == EDGE}
-        ranks, touched = repartition(rule, before, seeds)
+        ranks, touched = repartition(rule, before, seeds, values["guard"] == "on")
         lost = any(tile.host not in problem.edge_hosts for stack in current.stacks for tile in stack.tiles)
         same_part = all((a == EDGE) == (b == EDGE) for a, b in zip(before, ranks, strict=True))
         if same_part and not lost and not self._edge_changed(problem, change, before):

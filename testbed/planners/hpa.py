@@ -11,6 +11,8 @@ input vertex, graph layers by longest distance. Ours: the rest, with every open 
 - `sis`: vertices that are tied to each other and decided once more. "successor": producers that feed the same vertex; when
   one of them is placed high that vertex must follow, so the others' outputs cross anyway and they may be better off there.
   "predecessor": consumers of one tensor; once it has crossed for one of them the others get it free. "off": no second look.
+- `guard`: "on" drops the outcome of a partial re-partition that is dearer than staying, as the local wave cannot see that it
+  splits what belongs together; "off" takes whatever it yields.
 - `band_low`, `band_high`: thresholds of partial re-partition. A change of a path or a host counts only when its rate, delay or
   speed is outside [1 - band_low, 1 + band_high] times the value last used; 0 acts on all that is reported.
 
@@ -191,7 +193,7 @@ class Hpa:
         change = beyond_bands(problem, current, change, values["band_low"], values["band_high"])
         rule = Rule(priced, values)
         before = [RANK[tier] for tier in current.tiers]
-        ranks, touched = repartition(rule, before, affected(problem, rule, before, change))
+        ranks, touched = repartition(rule, before, affected(problem, rule, before, change), values["guard"] == "on")
         notes = notes_of(problem, values, current, change)
         return Decision(make_plan(self.name, problem, ranks, notes=notes), priced.objective(ranks), touched)
 

@@ -55,6 +55,7 @@ HPA_OPTIONS: dict[str, Option] = {
     "horizon": Choice(("rest", "vertex"), "rest"),
     "sis": Choice(("successor", "predecessor", "off"), "successor"),
     "candidates": Choice(("any", "next"), "any"),
+    "guard": Choice(("on", "off"), "on"),
     "band_low": Number(0.0, 0.0, 1.0),
     "band_high": Number(0.0, 0.0, 1e6),
 }
@@ -95,14 +96,14 @@ def read(problem: Problem, planner: str, own: Mapping[str, Option] | None = None
     for key, value in problem.options.items():
         if isinstance(value, Mapping):
             _check_table(key, planner)
+        elif key in BUILT_IN:
+            raise PlannerError(f"[planning.options] {key}: expected a table of that planner's options, got {value!r}")
         elif key in known:
             values[key] = known[key].read(key, value)
         elif key not in everybody:
             raise PlannerError(_unknown(key, everybody | set(BUILT_IN), "no planner has the option"))
     table = problem.options.get(planner, {})
-    if not isinstance(table, Mapping):
-        raise PlannerError(f"[planning.options] {planner}: expected a table of options, got {table!r}")
-    for key, value in table.items():
+    for key, value in table.items() if isinstance(table, Mapping) else ():
         if key not in known:
             raise PlannerError(_unknown(key, known, f"planner {planner!r} has no option"))
         values[key] = known[key].read(f"{planner}.{key}", value)

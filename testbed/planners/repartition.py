@@ -113,12 +113,15 @@ def _would_move(rule: Decider, ranks: Sequence[int], rank: int) -> set[int]:
     return {v for v, placed in enumerate(ranks) if placed < rank and v != INPUT and rule.prefers(v, rank, ranks)}
 
 
-def repartition(rule: Decider, before: Sequence[int], seeds: Iterable[int]) -> tuple[list[int], frozenset[int]]:
+def repartition(
+    rule: Decider, before: Sequence[int], seeds: Iterable[int], guard: bool = True
+) -> tuple[list[int], frozenset[int]]:
     """New ranks, and the vertices that were re-decided, starting from the seeds and their SIS vertices.
 
     A vertex whose rank changes brings up its consumers (the next graph layer; they must stay legal), its producers (once
     each: the cut may move on towards the input) and its SIS vertices. Lowest index first, so that a vertex follows its
-    producers; the result obeys one-way flow whatever the seeds are.
+    producers; the result obeys one-way flow whatever the seeds are. With `guard` the ranks stay as they were when the
+    outcome would be dearer.
     """
     known = rule.priced.facts
     ranks = list(before)
@@ -141,4 +144,6 @@ def repartition(rule: Decider, before: Sequence[int], seeds: Iterable[int]) -> t
             if w != INPUT and w not in waiting:
                 waiting.add(w)
                 heapq.heappush(queue, w)
+    if guard and ranks != before and rule.priced.objective(ranks) > rule.priced.objective(before):
+        ranks = list(before)
     return ranks, frozenset(visits)
