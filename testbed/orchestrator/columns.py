@@ -10,7 +10,7 @@ INFERENCES: dict[str, str] = {
     "warmup": "true for a warm-up request: it is recorded, and left out of all statistics",
     "epoch": "plan that the request was carried out with (see plans.jsonl); unique within the run",
     "input": "seed of the input image",
-    "due_s": "when the request was due, in scenario seconds since the replay began (negative in the warm-up)",
+    "due_s": "when the request was due, in scenario seconds since the replay began (warm-up: since the session began)",
     "submitted_s": "when the device started it",
     "latency_s": "from then until the device had the last part of the answer; empty for a failed request",
     "queue_s": "waiting for busy hosts, summed over steps and tiles",

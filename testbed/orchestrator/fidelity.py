@@ -99,6 +99,13 @@ def worst(invariants: Iterable[Invariant]) -> Level:
     return max((invariant.level for invariant in invariants), key=lambda level: RANK[level], default="ok")
 
 
+def _worded(invariant: Invariant) -> str:
+    """An invariant that does not hold, in one line: its level, figure, bound and detail."""
+    figure = "" if invariant.value is None else f" = {invariant.value:.4g}"
+    bound = "" if invariant.bound is None else f" (bound {invariant.bound:g})"
+    return f"{invariant.name}{figure}{bound}, {invariant.level}" + (f": {invariant.detail}" if invariant.detail else "")
+
+
 def _shown(invariants: Sequence[Invariant]) -> list[dict[str, Any]]:
     return [asdict(invariant) for invariant in invariants]
 
@@ -109,13 +116,13 @@ def document(pairs: Sequence[PairFacts], backend: Sequence[Invariant], unfinishe
     if unfinished is not None:
         common.append(Invariant("run_complete", "rejected", 0.0, 1.0, unfinished))
     sessions = []
-    failing = [f"{i.name}: {i.detail or i.value}" for i in common if i.level != "ok"]
+    failing = [_worded(i) for i in common if i.level != "ok"]
     overall = worst(common)
     for facts in pairs:
         own = invariants_of(facts)
         level = max(worst(own), worst(common), key=lambda item: RANK[item])
         overall = max(overall, level, key=lambda item: RANK[item])
-        failing += [f"{facts.model}/{facts.planner}: {i.name} = {i.value:.6g} ({i.detail})" for i in own if i.level != "ok"]
+        failing += [f"{facts.model}/{facts.planner}: {_worded(i)}" for i in own if i.level != "ok"]
         sessions.append(
             {
                 "model": facts.model,

@@ -11,7 +11,7 @@ from typing import Any
 
 from d3node.errors import NodeError
 from testbed.backends.base import Backend, Invariant, Session
-from testbed.errors import RunError, TestbedError
+from testbed.errors import BackendError, RunError, TestbedError
 from testbed.orchestrator import fidelity, provenance
 from testbed.orchestrator.account import WIDE_AREA_ROLES
 from testbed.orchestrator.control import Fleet
@@ -44,6 +44,9 @@ def run(
     AgentError or RunError when the run could not be completed, KeyboardInterrupt when it was interrupted; in these cases the
     folder holds every row that was finished, and its manifest says "failed" or "interrupted".
     """
+    support = backend.support(scenario)
+    if not support.ok:
+        raise BackendError(f"backend {backend.name!r} cannot run this scenario here: " + "; ".join(support.reasons))
     world = prepare(scenario, planners)
     folder = RunFolder(Path(out_dir))
     journal = Journal(folder.events, listener)
