@@ -20,7 +20,7 @@ from d3node.clock import VirtualLoop
 from d3node.clock import run as run_loop
 from testbed.backends.flow import FlowNetwork
 from testbed.backends.sim import SimBackend
-from testbed.orchestrator.run import run as run_scenario
+from testbed.orchestrator import run as run_scenario
 from testbed.scenario.load import load
 from testbed.scenario.schema import TopologyTable
 from testbed.scenario.state import LinkState
