@@ -206,7 +206,7 @@ def verify(spec: ModelSpec, everything: bool) -> Iterator[Finding]:
         yield finding
 
 
-def main(arguments: Sequence[str] | None = None, out: TextIO = sys.stdout) -> int:
+def main(arguments: Sequence[str] | None = None, out: TextIO | None = None) -> int:
     """Entry point. Returns 0 when every promise holds, 1 when one is broken, 2 for a model that cannot be loaded."""
     parser = argparse.ArgumentParser(prog="python -m d3node.verify", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
@@ -218,14 +218,15 @@ def main(arguments: Sequence[str] | None = None, out: TextIO = sys.stdout) -> in
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    failed = False
-    print(f"{'model':<14}{'check':<28}{'count':>7}{'failed':>8}{'worst':>10}{'seconds':>10}", file=out)
+    failed, out = False, out or sys.stdout
+    width = max(len(source) for source in ("model", *options.models)) + 2
+    print(f"{'model':<{width}}{'check':<28}{'count':>7}{'failed':>8}{'worst':>10}{'seconds':>10}", file=out)
     for source in options.models:
         try:
             for finding in verify(ModelSpec(source, options.seed, options.weights), options.all):
                 failed = failed or bool(finding.failures)
                 print(
-                    f"{source:<14}{finding.check:<28}{finding.count:>7}{len(finding.failures):>8}"
+                    f"{source:<{width}}{finding.check:<28}{finding.count:>7}{len(finding.failures):>8}"
                     f"{finding.worst:>10.1e}{finding.seconds:>10.1f}",
                     *(f"\n    {text}" for text in finding.failures[:5]),
                     file=out,
