@@ -5,7 +5,6 @@ The whole set is checked by `python -m d3node.verify MODEL... --all`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -38,12 +37,12 @@ class Subject:
 
 
 @pytest.fixture(scope="module", params=zoo.ZOO)
-def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+def subject(request: pytest.FixtureRequest) -> Subject:
     torch.set_num_threads(1)
     loaded = zoo.load(request.param, seed=0, weights=None)
     assert isinstance(loaded.model, nn.Module)
     model = Model(capture(loaded.model, loaded.input_shape, request.param), loaded.normalisation)
-    yield Subject(request.param, loaded.model, Reference(model))
+    return Subject(request.param, loaded.model, Reference(model))
 
 
 def test_the_capture_is_the_module(subject: Subject) -> None:
