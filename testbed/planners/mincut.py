@@ -26,7 +26,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Network:
+class FlowNetwork:
     """Arcs of a graph's flow network; `price[i]` says which entry of the price vector arc i gets as its capacity."""
 
     tails: Ints
@@ -34,13 +34,13 @@ class _Network:
     price: Ints
 
 
-def _network(graph: LayerGraph, direct: bool) -> _Network:
+def flow_network(graph: LayerGraph, direct: bool) -> FlowNetwork:
     """Built once per graph and route, and kept on the graph. The price vector is cloud, edge, device seconds of all vertices,
     then device-edge, edge-cloud (and, for direct, what device-cloud costs beyond their sum) of all tensors, then infinity."""
     key = f"_planner_cut_{direct}"
     found = graph.__dict__.get(key)
     if found is not None:
-        return cast(_Network, found)
+        return cast(FlowNetwork, found)
     size = len(graph)
     infinity = size * 6
     arcs: list[tuple[int, int, int]] = []
@@ -69,7 +69,7 @@ def _network(graph: LayerGraph, direct: bool) -> _Network:
                 arcs.extend((nodes, reach(w), infinity) for w in consumers)
                 nodes += 1
     tails, heads, price_index = (np.array(column, dtype=np.int64) for column in zip(*arcs, strict=True))
-    found = _Network(tails, heads, price_index)
+    found = FlowNetwork(tails, heads, price_index)
     graph.__dict__[key] = found
     return found
 
@@ -96,7 +96,7 @@ def minimum_cut(graph: LayerGraph, priced: Prices) -> tuple[list[int], int]:
     and cloud consume is charged for its way to the cloud only), and needs device-cloud to cost no less than both hops.
     """
     direct = not priced.relay
-    network = _network(graph, direct)
+    network = flow_network(graph, direct)
     finite = price_vector(priced)
     if direct and (finite[5 * len(graph) :] < 0).any():
         raise PlannerError("one cut cannot price a direct device-cloud path that is cheaper than both hops")
