@@ -169,12 +169,16 @@ class Stream:
         links = self.forward
         if len(links) == 1:
             return 0.0
-        slowest = min(range(len(links)), key=lambda hop: links[hop].rate)
-        first = min(job.wire, SEGMENT)
-        last = job.wire - (job.segments - 1) * SEGMENT
-        return sum(
-            (first if hop < slowest else last) / link.rate for hop, link in enumerate(links) if hop != slowest and link.rate
-        )
+        slowest = min([link.rate for link in links])
+        before, behind = min(job.wire, SEGMENT), job.wire - (job.segments - 1) * SEGMENT  # the first packet, and the last
+        seconds = 0.0
+        passed = False
+        for link in links:
+            if not passed and link.rate == slowest:
+                passed = True
+            elif link.rate > 0.0:
+                seconds += (behind if passed else before) / link.rate
+        return seconds
 
     def _count(self, job: _Job, share: float) -> None:
         """Add (a share of) a message to the totals of the links it crosses."""
