@@ -59,9 +59,11 @@ def _timeline(run: Run, model: str, planner: str) -> None:
             times, rates = states["at_s"].tolist(), states["rate_bps"].tolist()
             out.print(f"{name} up, to {units.rate(max(rates))}\n[cyan]{sparkline(times, rates, end_s, min(80, out.width))}[/]")
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("at", "device", "because", "touched", "planning", "predicted", "dev/edge/cloud", "tiled", ""):
-        left = heading in ("device", "because", "")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "because")
+    for heading in ("at", "device", "because", "touched", "planning", "predicted", "dev/edge/cloud", "tiled"):
+        left = heading in ("device", "because")
+        table.add_column(
+            heading, justify="left" if left else "right", no_wrap=heading != "because", min_width=7 if left else None
+        )
     for record in run.plans[(run.plans["model"] == model) & (run.plans["planner"] == planner)].to_dict(orient="records"):
         table.add_row(*_row(record))
     out.print(table)
@@ -69,7 +71,7 @@ def _timeline(run: Run, model: str, planner: str) -> None:
 
 def _row(record: Mapping[Hashable, Any]) -> list[str]:
     plan = record["plan"]  # None where nothing was installed
-    counts = "/".join(str(plan["tiers"][1:].count(tier)) for tier in ("device", "edge", "cloud")) if plan else ""
+    counts = "/".join(str(plan["tiers"][1:].count(tier)) for tier in ("device", "edge", "cloud")) if plan else "as before"
     tiled = sum(len(stack["vertices"]) for stack in plan["stacks"]) if plan else 0
     change = record.get("change") or {}
     named = (
@@ -84,5 +86,4 @@ def _row(record: Mapping[Hashable, Any]) -> list[str]:
         units.seconds(record["predicted_latency_s"]),
         counts,
         str(tiled) if tiled else "",
-        "" if record["installed"] else "unchanged",
     ]

@@ -106,6 +106,8 @@ def conditions(run: RunSummary) -> Iterator[tuple[str, str]]:
     yield "compute", f"{compute.get('mode')}, tensors {compute.get('tensors')}"
     planning = scenario.get("planning", {})
     yield "re-planning", f"{planning.get('replan')}, network state {planning.get('knowledge')}"
+    yield "speed-up", f"mean of {run.pairs[0].planner} over the planner's own" if run.pairs else ""
+    yield "backbone", "application bytes per inference towards the cloud; warm-up requests are in no figure of the table"
     yield "seed", str(run.seed)
     scale = facts.get("time_scale", 1.0)
     if scale != 1.0 and run.backend != "sim":
