@@ -28,6 +28,7 @@ def test_a_run_without_fault_is_trusted() -> None:
         ({"wrong": 1}, "rejected", "answers"),
         ({"stray_ends": 1}, "rejected", "one_ending_each"),
         ({"missing_reports": 1}, "degraded", "reports"),
+        ({"unbalanced_bytes": 1}, "degraded", "sender_receiver_bytes"),
         ({"trace_late_s": 0.02}, "degraded", "trace_lateness_s"),
         ({"trace_late_s": 0.2}, "rejected", "trace_lateness_s"),
         ({"loop_late_s": 0.03}, "degraded", "event_loop_lag_s"),

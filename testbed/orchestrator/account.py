@@ -54,7 +54,7 @@ class LinkBytes:
 @dataclass(slots=True)
 class Figures:
     """What the reports say of one request. Seconds are times during which at least one host or transfer of the kind was busy;
-    `queue_s` and `overrun_s` are sums."""
+    `queue_s` and `overrun_s` are sums. `sent_bytes` and `received_bytes` are all hosts' own totals."""
 
     queue_s: float = 0.0
     compute_s: dict[Tier, float] = field(default_factory=lambda: {"device": 0.0, "edge": 0.0, "cloud": 0.0})
@@ -66,6 +66,8 @@ class Figures:
     access_bytes: int = 0
     lan_bytes: int = 0
     overrun_s: float = 0.0
+    sent_bytes: int = 0
+    received_bytes: int = 0
 
 
 class Ledger:
@@ -115,6 +117,8 @@ class Ledger:
         for report in reports:
             host = report["host"]
             tier = self._layout.by_name[host].tier
+            figures.sent_bytes += report["bytes_sent"]
+            figures.received_bytes += report["bytes_received"]
             for record in report["records"]:
                 span = (record["start"], record["end"])
                 if record["what"] == "compute":

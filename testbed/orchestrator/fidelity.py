@@ -40,6 +40,7 @@ class PairFacts:
     failed: int = 0
     stray_ends: int = 0
     missing_reports: int = 0
+    unbalanced_bytes: int = 0
     checked: int = 0
     wrong: int = 0
     max_rel_error: float = 0.0
@@ -84,6 +85,13 @@ def invariants_of(facts: PairFacts) -> list[Invariant]:
         Invariant("one_ending_each", "rejected" if lost else "ok", float(lost), 0.0, "requests without an end, or with a second"),
         Invariant(
             "reports", "degraded" if facts.missing_reports else "ok", float(facts.missing_reports), 0.0, "reports that never came"
+        ),
+        Invariant(
+            "sender_receiver_bytes",
+            "degraded" if facts.unbalanced_bytes else "ok",
+            float(facts.unbalanced_bytes),
+            0.0,
+            "bytes that hosts sent for answered requests and no host received, or the other way round",
         ),
         Invariant(
             "trace_lateness_s", _level(facts.trace_late_s, TRACE_LATE_S), facts.trace_late_s, TRACE_LATE_S[0], "latest step"

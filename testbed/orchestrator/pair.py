@@ -152,6 +152,7 @@ class PairRun:
         if request.error:
             facts.failed += 1
         else:
+            facts.unbalanced_bytes += abs(figures.sent_bytes - figures.received_bytes)
             verdict = self._stage.verifier.check(name, request.input, request.answer, request.epoch.tiled)
             if verdict is not None:
                 facts.checked += 1

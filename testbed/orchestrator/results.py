@@ -106,7 +106,7 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
+            if any(entry.name != "capture" for entry in path.iterdir()):
                 raise InputError(f"{path} is not empty: results of a run go to a folder of their own, choose another with --out")
             self.inferences = Table(path / "inferences.csv", INFERENCES)
             self.links = Table(path / "links.csv", LINKS)
