@@ -48,7 +48,7 @@ def run_command(
         raise InputError(f"--out {folder}: exists and is not empty; results of a run go to a folder of their own")
     chosen, why = _backend(backend, wanted)
     if capture:
-        wanted = _capturing(wanted, chosen, folder)
+        _capture(chosen, folder)
     note(f"backend {chosen.name}: {why}")
     with RunProgress() as progress:
         try:
@@ -100,10 +100,11 @@ def _backend(name: str, scenario: Scenario) -> tuple[Backend, str]:
     return chosen, "as asked"
 
 
-def _capturing(scenario: Scenario, backend: Backend, folder: Path) -> Scenario:
-    if not getattr(backend, "captures", False):
+def _capture(backend: Backend, folder: Path) -> None:
+    """Tell a backend that can where to put packet captures; an emulated one has a `capture_dir`."""
+    if not hasattr(backend, "capture_dir"):
         raise BackendError(f"--capture: backend {backend.name} has no packets to capture; leave it out, or use --backend mininet")
-    return scenario.model_copy(update={"run": scenario.run.model_copy(update={"capture": str((folder / "capture").resolve())})})
+    backend.capture_dir = folder / "capture"
 
 
 def _interrupted(folder: Path, as_json: bool) -> int:

@@ -51,13 +51,13 @@ def summary_table(run: RunSummary, width: int) -> Table:
     columns = {column: [column.cell(pair, base) for pair in run.pairs] for column in _COLUMNS}
     if all(pair.planner == base for pair in run.pairs):
         columns = {column: cells for column, cells in columns.items() if column.heading != "speed-up"}
-    first = max([len(name) for name in names], default=0)
+    first = max([len(name) for name in (*names, *(pair.model for pair in run.pairs))], default=0)
     while first + sum(_GAP + _width(column, cells) for column, cells in columns.items()) > width:
         if not (droppable := max(columns, key=lambda column: column.spare)).spare:
             break
         del columns[droppable]
-    table = Table(title=f"{run.scenario} on {run.backend}", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.padding = (0, _GAP, 0, 0)
+    table = Table(title=f"{run.scenario} on {run.backend}", title_justify="left", title_style="bold", box=None)
+    table.pad_edge, table.padding = False, (0, _GAP, 0, 0)
     table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column.heading, justify="right", vertical="bottom", no_wrap=True, header_style="dim")
@@ -106,7 +106,8 @@ def conditions(run: RunSummary) -> Iterator[tuple[str, str]]:
     yield "compute", f"{compute.get('mode')}, tensors {compute.get('tensors')}"
     planning = scenario.get("planning", {})
     yield "re-planning", f"{planning.get('replan')}, network state {planning.get('knowledge')}"
-    yield "speed-up", f"mean of {run.pairs[0].planner} over the planner's own" if run.pairs else ""
+    if len({pair.planner for pair in run.pairs}) > 1:
+        yield "speed-up", f"mean of {run.pairs[0].planner} over the planner's own"
     yield "backbone", "application bytes per inference towards the cloud; warm-up requests are in no figure of the table"
     yield "seed", str(run.seed)
     scale = facts.get("time_scale", 1.0)

@@ -128,9 +128,6 @@ class RunTable(Table):
 
     time_scale: float = Field(default=1.0, gt=0.0, description="slow real-time backends down by this factor")
     wall_limit: Duration | None = Field(default=None, description="stop the run after this much wall-clock time")
-    capture: str | None = Field(
-        default=None, description="folder for packet captures of the wide-area links, where the backend can; set by `--capture`"
-    )
 
 
 class Scenario(Table):
