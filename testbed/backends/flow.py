@@ -36,7 +36,7 @@ class FlowNetwork:
         loop: asyncio.AbstractEventLoop,
         layout: Layout,
         states: Mapping[LinkKey, LinkState],
-        queue_bytes: Mapping[str, int | None] | None = None,
+        queue_bytes: Mapping[LinkKey, int] | None = None,
         slow_start_after_idle: bool = False,
     ) -> None:
         self.loop = loop
@@ -47,7 +47,7 @@ class FlowNetwork:
         queues = queue_bytes or {}
         self.links: dict[LinkKey, FlowLink] = {
             (link.name, direction): FlowLink(
-                link.name, direction, states[link.name, direction], queues.get(link.name), loop.time()
+                link.name, direction, states[link.name, direction], queues.get((link.name, direction)), loop.time()
             )
             for link in layout.links
             for direction in ("up", "down")

@@ -19,10 +19,11 @@ from testbed import registry
 from testbed.backends.base import Invariant, LinkCounters, Session, Support
 from testbed.backends.flow import FlowNetwork
 from testbed.backends.flow_stream import INITIAL_WINDOW, MIN_RTO, SEGMENT
+from testbed.backends.netspec import queue_bytes
 from testbed.backends.sim_channels import Fabric
 from testbed.backends.sim_transport import SimTransport
 from testbed.errors import AgentError, BackendError
-from testbed.scenario.links import links_of
+from testbed.scenario.links import ResolvedLink, links_of
 from testbed.scenario.schema import Scenario
 from testbed.scenario.state import LinkState
 from topologies.layout import Direction, Layout
@@ -65,7 +66,7 @@ class SimBackend:
         layout = registry.layout(scenario.topology)
         links = links_of(scenario, layout)
         states = {(name, direction): link.state(direction) for name, link in links.items() for direction in _DIRECTIONS}
-        queues = {name: link.queue_bytes for name, link in links.items()}
+        queues = {(name, direction): _queue(link, direction) for name, link in links.items() for direction in _DIRECTIONS}
         models = _models(scenario)
         loop = clock.VirtualLoop()
 
@@ -211,6 +212,15 @@ class SimSession:
 
 
 _DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
+
+
+def _queue(link: ResolvedLink, direction: Direction) -> int:
+    """Bytes of queue: the scenario's, or what the emulated backends give a link of this rate (the highest of its trace)."""
+    if link.queue_bytes is not None:
+        return link.queue_bytes
+    state = link.state(direction)
+    columns = link.trace.columns if link.trace is not None and link.traced(direction) else {}
+    return queue_bytes(max(columns.get("rate_bps", (state.rate_bps,))), max(columns.get("delay_s", (state.delay_s,))))
 
 
 def _models(scenario: Scenario) -> dict[str, Model | LayerGraph]:

@@ -15,17 +15,20 @@ ACCESS_BPS, LAN_BPS, BACKBONE_BPS, CORE_BPS = 40 * MBIT, 100 * MBIT, 10 * MBIT, 
 ACCESS_S, LAN_S, BACKBONE_S = 0.002, 0.001, 0.01
 
 
-def scenario(**network: Any) -> Scenario:
-    """Two devices, two edge hosts, a cloud; the backbone is the bottleneck; real tensors of a small model."""
+def scenario(*, delays: bool = True, **network: Any) -> Scenario:
+    """Two devices, two edge hosts, a cloud; the backbone is the bottleneck; real tensors of a small model.
+
+    `delays` False: all delays are 0, for kernels without netem.
+    """
+    links = {"access": (ACCESS_BPS, ACCESS_S), "lan": (LAN_BPS, LAN_S), "backbone": (BACKBONE_BPS, BACKBONE_S)}
     return Scenario.model_validate(
         {
             "name": "conformance",
             "model": {"names": [MODEL]},
             "topology": {"name": "three_tier", "devices": 2, "edges": 2},
             "links": {
-                "access": {"rate": "40 Mbit/s", "delay": "2 ms"},
-                "lan": {"rate": "100 Mbit/s", "delay": "1 ms"},
-                "backbone": {"rate": "10 Mbit/s", "delay": "10 ms"},
+                role: {"rate": f"{rate / MBIT:g} Mbit/s", "delay": f"{delay * 1e3 * delays:g} ms"}
+                for role, (rate, delay) in links.items()
             },
             "network": network,
         }
