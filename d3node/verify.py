@@ -69,13 +69,18 @@ def check_vertices(reference: Reference) -> Finding:
 
 
 def check_module(reference: Reference, module: nn.Module) -> Finding:
-    """The captured model against the module that it was captured from, bit for bit."""
+    """The captured model against the module that it was captured from: within TOLERANCE.
+
+    The deviation is 0 unless the module passes tensors of unusual layout (permuted, say) from one vertex to the next, which
+    between vertices are made contiguous, and kernels round differently on those.
+    """
     with torch.inference_mode():
         expected = module(reference.values[INPUT])
     expected = tree_leaves(expected)
     finding = Finding("captured against original", 1, 0.0, [])
-    if not all(torch.equal(a, b) for a, b in zip(reference.answer, expected, strict=True)):
-        finding.failures.append("answers differ")
+    finding.worst = max(_relative(a, b) for a, b in zip(reference.answer, expected, strict=True))
+    if not finding.worst <= TOLERANCE[reference.answer[0].dtype]:
+        finding.failures.append(f"answers differ by {finding.worst:.1e}")
     return finding
 
 

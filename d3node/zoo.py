@@ -93,7 +93,10 @@ def _zoo(name: str, seed: int, fill: bool) -> Loaded:
     import torch
 
     entry = ZOO[name]
-    library = import_vision(entry.library)
+    try:
+        library = import_with_vision(entry.library)
+    except ImportError as error:
+        raise ModelError(f"the model zoo needs torchvision and timm: pip install 'd3-testbed[zoo]' ({error})") from error
     with torch.device("meta"):  # torch's own initialisation takes seconds for VGG-16, and would be thrown away
         if entry.library == "torchvision":
             options = {"init_weights": False} if name == "vgg16" else {}
@@ -148,7 +151,7 @@ def _factory(source: str, seed: int) -> Loaded:
     shape = _input_shape(query, source) if query else None
     module_name, _, attribute = name.partition(":")
     try:
-        made_in = importlib.import_module(module_name)
+        made_in = import_with_vision(module_name)
     except ImportError as error:
         raise ModelError(f"model {source!r}: cannot import {module_name!r}: {error}") from error
     factory = getattr(made_in, attribute, None)
@@ -227,28 +230,26 @@ def _load_weights(module: Any, path: str, source: str) -> None:
 
 
 _schemas: list[Any] = []
-"""Keeps the operator library of `import_vision` alive."""
+"""Keeps the operator library of `import_with_vision` alive."""
 
 
-def import_vision(library: str) -> Any:
-    """Import torchvision or timm, also where torchvision's compiled operators do not fit the installed torch.
+def import_with_vision(name: str) -> Any:
+    """Import a module that may need torchvision, also where torchvision's compiled operators do not fit the installed torch.
 
-    Beside torch's CPU build, PyPI's torchvision fails to import because its operator `nms` is missing. None of the zoo's
-    models uses it, so its schema is defined, only then, and the import tried again.
+    Beside torch's CPU build, PyPI's torchvision fails to import because its operator `nms` is missing. No classifier
+    uses it, so its schema is defined, only then, and the import tried again.
     """
     try:
-        return importlib.import_module(library)
-    except ImportError as error:
-        raise ModelError(f"the model zoo needs torchvision and timm: pip install 'd3-testbed[zoo]' ({error})") from error
+        return importlib.import_module(name)
     except RuntimeError as error:
         if "nms does not exist" not in str(error) or _schemas:
             raise
     import torch
 
-    for name in [name for name in sys.modules if name.split(".")[0] in ("torchvision", "timm")]:
-        del sys.modules[name]
+    for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] in ("torchvision", "timm")]:
+        del sys.modules[loaded]
     schemas: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-    for name in ("nms", "qnms"):
-        schemas.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    for operator in ("nms", "qnms"):
+        schemas.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _schemas.append(schemas)
-    return importlib.import_module(library)
+    return importlib.import_module(name)

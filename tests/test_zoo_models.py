@@ -46,7 +46,9 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 
 def test_the_capture_is_the_module(subject: Subject) -> None:
-    assert check_module(subject.reference, subject.module).failures == []
+    finding = check_module(subject.reference, subject.module)
+    assert finding.failures == []
+    assert finding.worst == 0.0
     assert load_graph(ModelSpec(subject.name)) == subject.reference.graph
 
 
