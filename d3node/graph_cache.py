@@ -45,15 +45,12 @@ def key(source: str) -> str:
 
 
 def get(source: str) -> LayerGraph | None:
-    """The cached graph of a model, or None. An unreadable entry counts as none."""
+    """The cached graph of a model, or None; an unreadable entry counts as none. Raises ModelError for an unknown name."""
+    entry = folder() / f"{key(source)}.json"
     try:
-        return LayerGraph.from_json((folder() / f"{key(source)}.json").read_text())
-    except (OSError, UnicodeDecodeError):
+        return LayerGraph.from_json(entry.read_text())
+    except (OSError, UnicodeDecodeError, ModelError):
         return None
-    except ModelError:
-        if kind_of(source):  # raises for an unknown name; a damaged entry is simply made again
-            return None
-        raise
 
 
 def put(source: str, graph: LayerGraph) -> None:
