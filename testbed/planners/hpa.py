@@ -29,7 +29,7 @@ from d3node.plan import RANK, Plan
 from testbed.planners.base import Change, Decision, Problem
 from testbed.planners.options import read
 from testbed.planners.prices import CLOUD, DEVICE, Prices, make_plan, prices
-from testbed.planners.repartition import affected, beyond_bands, repartition, values_used
+from testbed.planners.repartition import Decided, affected, beyond_bands, repartition, values_used
 
 
 class Rule:
@@ -88,8 +88,8 @@ class Rule:
             return {w for u in known.producers[v] for w in known.consumers[u] if w != v}
         return ()
 
-    def decide(self, v: int, ranks: Sequence[int], decided: Sequence[bool] | None = None) -> int:
-        """Greedy choice, then a second look in the light of v's SIS vertices (those `decided`; all if None)."""
+    def decide(self, v: int, ranks: Sequence[int], decided: Decided) -> int:
+        """Greedy choice, then a second look in the light of v's SIS vertices (those that are `decided`)."""
         first = self.greedy(v, ranks)
         if self.sis == "off" or first == CLOUD:
             return first
@@ -97,7 +97,7 @@ class Rule:
             return self.pulled(v, first, ranks, decided)
         return self.shared(v, ranks, decided)
 
-    def pulled(self, v: int, first: int, ranks: Sequence[int], decided: Sequence[bool] | None = None) -> int:
+    def pulled(self, v: int, first: int, ranks: Sequence[int], decided: Decided) -> int:
         """SIS "successor": how high v should be, given that its output must reach its highest co-producer's rank anyway.
 
         Never above a decided consumer that stays lower, so that one-way flow holds.
@@ -105,10 +105,10 @@ class Rule:
         known = self.priced.facts
         target, ceiling = first, CLOUD
         for s in known.consumers[v]:
-            if (decided is None or decided[s]) and ranks[s] < ceiling:
+            if decided[s] and ranks[s] < ceiling:
                 ceiling = ranks[s]
             for w in known.producers[s]:
-                if w != v and ranks[w] > target and (decided is None or decided[w]):
+                if w != v and ranks[w] > target and decided[w]:
                     target = ranks[w]
         best, best_s = first, float("inf")
         top = min(target, ceiling, self.priced.floor(v, ranks) + self.reach)
@@ -120,7 +120,7 @@ class Rule:
                 best, best_s = rank, seconds
         return best
 
-    def shared(self, v: int, ranks: Sequence[int], decided: Sequence[bool] | None = None) -> int:
+    def shared(self, v: int, ranks: Sequence[int], decided: Decided) -> int:
         """SIS "predecessor": the greedy choice when tensors that have crossed for another consumer are free."""
         priced = self.priced
         floor = priced.floor(v, ranks)
@@ -131,7 +131,7 @@ class Rule:
                 own = ranks[u]
                 if own >= rank:
                     continue
-                others = [ranks[w] for w in priced.facts.consumers[u] if w != v and (decided is None or decided[w])]
+                others = [ranks[w] for w in priced.facts.consumers[u] if w != v and decided[w]]
                 if priced.relay:
                     there = max((r for r in others if own < r <= rank), default=own)
                     if any(r > rank for r in others):

@@ -34,6 +34,7 @@ class GraphFacts:
     producers: tuple[tuple[int, ...], ...]
     consumers: tuple[tuple[int, ...], ...]
     layers: tuple[tuple[int, ...], ...]
+    levels: tuple[int, ...]
     live: tuple[tuple[int, ...], ...]
     wire_bits: tuple[float, ...]
     everything: frozenset[int]
@@ -57,6 +58,7 @@ def facts(graph: LayerGraph) -> GraphFacts:
             producers=tuple(vertex.inputs for vertex in graph),
             consumers=graph.successors,
             layers=tuple(tuple(layer) for layer in layers),
+            levels=graph.levels,
             live=tuple(live[level] for level in graph.levels),
             wire_bits=tuple(8.0 * frame_bytes(vertex.output_bytes + MESSAGE_HEADER_BYTES) for vertex in graph),
             everything=frozenset(range(len(graph))),

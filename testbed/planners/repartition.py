@@ -19,13 +19,19 @@ VISITS = 3
 """How often one vertex may be decided in one re-partition; after that it only follows its producers upwards."""
 
 
+class Decided(Protocol):
+    """Says which vertices are decided: a list of booleans, or a view that works it out."""
+
+    def __getitem__(self, v: int, /) -> bool: ...
+
+
 class Decider(Protocol):
     """What the wave needs of a rule."""
 
     priced: Prices
     sis: str
 
-    def decide(self, v: int, ranks: Sequence[int]) -> int: ...
+    def decide(self, v: int, ranks: Sequence[int], decided: Decided) -> int: ...
 
     def tied(self, v: int) -> Iterable[int]: ...
 
@@ -64,8 +70,8 @@ def beyond_bands(problem: Problem, current: Plan, change: Change, low: float, hi
 def affected(problem: Problem, rule: Decider, ranks: Sequence[int], change: Change) -> set[int]:
     """Vertices whose own decision a change bears on, under the placement `ranks`.
 
-    A path: both ends of every tensor that crosses it. A leading host: the vertices on its tier, and their neighbours on
-    others. A path or a tier that the placement does not use: the vertices that would now be cheaper behind it, if any.
+    A path: both ends of every tensor that crosses it, and the vertices below it whose own comparison now speaks for crossing.
+    A leading host: the vertices on its tier and their neighbours on others; those that would go there if there are none.
     """
     found = {v for v in change.vertices if v != INPUT}
     for name in change.paths:
@@ -95,7 +101,7 @@ def _at_path(rule: Decider, ranks: Sequence[int], name: str) -> set[int]:
             if across:
                 found.add(u)
                 found.update(across)
-    return found or _would_move(rule, ranks, EDGE if name == "device_edge" else CLOUD)
+    return found | _would_move(rule, ranks, EDGE if name == "device_edge" else CLOUD)
 
 
 def _at_tier(rule: Decider, ranks: Sequence[int], rank: int) -> set[int]:
@@ -119,31 +125,54 @@ def repartition(
     """New ranks, and the vertices that were re-decided, starting from the seeds and their SIS vertices.
 
     A vertex whose rank changes brings up its consumers (the next graph layer; they must stay legal), its producers (once
-    each: the cut may move on towards the input) and its SIS vertices. Lowest index first, so that a vertex follows its
-    producers; the result obeys one-way flow whatever the seeds are. With `guard` the ranks stay as they were when the
+    each: the cut may move on towards the input) and its SIS vertices. The wave runs layer by layer, and as in a full pass a
+    vertex is tied only to what has been decided by then, not to where the old plan had the rest; what the wave left alone
+    counts at its end. The result obeys one-way flow whatever the seeds are. With `guard` the ranks stay as they were when the
     outcome would be dearer.
     """
     known = rule.priced.facts
+    size, levels = len(before), known.levels
     ranks = list(before)
-    waiting: set[int] = set(seeds)
-    for v in tuple(waiting):
-        waiting.update(rule.tied(v))
-    waiting.discard(INPUT)
-    queue = sorted(waiting)
-    visits: dict[int, int] = {}
+    seeds = set(seeds)
+    for v in tuple(seeds):
+        seeds.update(rule.tied(v))
+    seeds.discard(INPUT)
+    queue = sorted([levels[v] * size + v for v in seeds])
+    wave = _Wave([True] * size, levels)
+    settled, visits = wave.settled, wave.visits
+    for v in seeds:
+        settled[v] = False
     while queue:
-        v = heapq.heappop(queue)
-        waiting.discard(v)
+        v = heapq.heappop(queue) % size
+        settled[v] = True
         count = visits[v] = visits.get(v, 0) + 1
-        rank = rule.decide(v, ranks) if count <= VISITS else max(ranks[v], rule.priced.floor(v, ranks))
+        wave.level = levels[v]
+        rank = rule.decide(v, ranks, wave) if count <= VISITS else max(ranks[v], rule.priced.floor(v, ranks))
         if rank == ranks[v]:
             continue
         ranks[v] = rank
-        around = [*known.consumers[v], *rule.tied(v), *(u for u in known.producers[v] if u not in visits)]
-        for w in around:
-            if w != INPUT and w not in waiting:
-                waiting.add(w)
-                heapq.heappush(queue, w)
+        for w in (*known.consumers[v], *rule.tied(v), *(u for u in known.producers[v] if u not in visits)):
+            if settled[w] and w != INPUT:
+                settled[w] = False
+                heapq.heappush(queue, levels[w] * size + w)
+    if rule.sis != "off" and ranks != before:
+        for v in sorted(visits):
+            rank = rule.decide(v, ranks, settled)
+            if ranks[v] < rank <= min((ranks[w] for w in known.consumers[v]), default=CLOUD):
+                ranks[v] = rank
     if guard and ranks != before and rule.priced.objective(ranks) > rule.priced.objective(before):
         ranks = list(before)
     return ranks, frozenset(visits)
+
+
+class _Wave:
+    """Which vertices count as decided for the one in hand: not waiting, and visited or of its graph layer or an earlier one."""
+
+    def __init__(self, settled: list[bool], levels: Sequence[int]) -> None:
+        self.settled = settled
+        self.levels = levels
+        self.visits: dict[int, int] = {}
+        self.level = 0
+
+    def __getitem__(self, v: int) -> bool:
+        return self.settled[v] and (self.levels[v] <= self.level or v in self.visits)
