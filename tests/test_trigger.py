@@ -68,3 +68,12 @@ def test_a_value_first_seen_is_its_own_reference() -> None:
     watch = trigger(samples=1)
     assert watch.sample({("factor", 9): 3.0}) is None
     assert watch.sample({("factor", 9): 1.0}) == Change(vertices=frozenset({9}))
+
+
+def test_a_partial_decision_moves_only_the_bands_it_acted_on() -> None:
+    watch = trigger(samples=1)
+    found = watch.sample({RATE: 5e6, SPEED: 0.85, FACTOR: 1.0})
+    assert found == Change(paths=frozenset({"edge_cloud"}))
+    watch.reset({RATE: 5e6, SPEED: 0.85, FACTOR: 1.0}, found)
+    assert watch.sample({RATE: 5e6, SPEED: 0.85}) is None
+    assert watch.sample({RATE: 5e6, SPEED: 0.75}) == Change(hosts=frozenset({"e2"})), "a quarter slower than the plan knows"

@@ -90,7 +90,7 @@ class DevicePlanner:
         )
         values = self._observer.values(self._site)
         decision, seconds = await self._ask(problem, change)
-        self._trigger.reset(values)
+        self._trigger.reset(values, change if self._table.replan == "partial" else None)
         current = self._epoch
         installed = current is None or not decision.plan.same_placement(current.plan)
         if installed:

@@ -29,9 +29,16 @@ class Trigger:
     values: dict[Key, float] = field(default_factory=dict)
     _outside: dict[Key, int] = field(default_factory=dict)
 
-    def reset(self, values: Mapping[Key, float]) -> None:
-        """A plan was made with these values: they are the centre of the bands from now on."""
-        self.values = dict(values)
+    def reset(self, values: Mapping[Key, float], acted_on: Change | None = None) -> None:
+        """A plan was made with these values: they are the centre of the bands from now on.
+
+        With `acted_on` (a partial decision) only those of the change are: the others keep their centre, so that a slow drift
+        is not forgotten each time that something else moves.
+        """
+        if acted_on is None:
+            self.values = dict(values)
+        else:
+            self.values.update({key: value for key, value in values.items() if key not in self.values or _in(key, acted_on)})
         self._outside.clear()
 
     def outside(self, key: Key, value: float) -> bool:
@@ -71,3 +78,8 @@ class Trigger:
     def watching(self) -> bool:
         """True when some key is outside its band at the moment."""
         return bool(self._outside)
+
+
+def _in(key: Key, change: Change) -> bool:
+    kind, name = key
+    return name in (change.paths if kind in ("rate", "delay") else change.hosts if kind == "speed" else change.vertices)
