@@ -77,7 +77,6 @@ class EmulatedNetwork:
         return {
             "stages": ["htb", "netem"][: self.stages],
             "netem": self.netem,
-            "burst_s": self.spec.burst_s,
             "offload": self._offload,
             "queues_bytes": {f"{link}/{direction}": n for (link, direction), n in self.spec.queues.items()},
             "switch": "LinuxBridge",
@@ -203,7 +202,6 @@ class EmulatedNetwork:
             second,
             self.spec.states[key],
             self.spec.queues[key],
-            self.spec.burst_s,
         )
 
     @contextmanager

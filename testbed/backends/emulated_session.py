@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from d3node.channel import Channel
+from d3node.errors import ChannelError
 from d3node.tcp import TcpTransport
 from testbed.backends import invariants
 from testbed.backends.base import Invariant, LinkCounters
 from testbed.backends.netspec import EmulationSpec, scaled
-from testbed.errors import AgentError, BackendError
+from testbed.errors import BackendError
 from testbed.scenario.state import LinkState
 from topologies.addresses import address
 from topologies.layout import Direction
@@ -111,9 +112,9 @@ class EmulatedSession:
         return f"{address(self.layout, host, peer)}:{self._port}"
 
     async def control(self, host: str) -> Channel:
-        """A control channel to a host's agent. Raises AgentError where the agent has died."""
+        """A control channel to a host's agent. Raises ChannelError where the agent has died."""
         if host in self.deaths:
-            raise AgentError(self.deaths[host])
+            raise ChannelError(self.deaths[host])
         assert self._spec.agents is not None
         inside = self._spec.agents.control[host].removeprefix("unix:")
         return await self._transport.connect(f"unix:{self._root}{inside}")
@@ -140,7 +141,7 @@ class EmulatedSession:
             invariants.idle_cpu(facts["idle_min"]),
             invariants.read_back(check["checked"], check["wrong"]),
             invariants.agents_alive(self.deaths),
-            self._budget.judge(counters, self._spec.network.burst_s),
+            self._budget.judge(counters),
             invariants.drops(counters, self._spec.network),
         ]
         for link, path in self._spec.captures.items():

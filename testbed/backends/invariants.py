@@ -76,11 +76,11 @@ class LinkBudget:
             self._bits[key] += rate * (now - self._since[key])
             self._since[key] = now
 
-    def judge(self, counters: Mapping[Key, LinkCounters], burst_s: float) -> Invariant:
+    def judge(self, counters: Mapping[Key, LinkCounters]) -> Invariant:
         """Whether any direction carried more than it could have."""
         worst, where = 0.0, ""
         for key, found in counters.items():
-            bursts = self._changes[key] * (burst_bytes(self._peaks[key], burst_s) + 2 * FRAME_BYTES)
+            bursts = self._changes[key] * (burst_bytes(self._peaks[key]) + 2 * FRAME_BYTES)
             allowed = self._bits[key] / 8 + bursts
             share = found.wire_bytes / allowed
             if share >= worst:

@@ -97,7 +97,7 @@ def start(
     """
     package_root = str(Path(__file__).resolve().parents[2])
     variables = {**os.environ, **(environment or {})}
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, (package_root, variables.get("PYTHONPATH"))))
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, (variables.get("PYTHONPATH"), package_root)))
     reader, writer = os.pipe()
     try:
         process = subprocess.Popen(

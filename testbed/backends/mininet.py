@@ -11,6 +11,7 @@ every time they report is in scenario seconds.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
 import sys
@@ -25,7 +26,7 @@ from testbed.backends import isolation
 from testbed.backends.base import Session, Support
 from testbed.backends.emulated_session import EmulatedSession
 from testbed.backends.mininet_support import missing
-from testbed.backends.netspec import BURST_S, DIRECTIONS, AgentsSpec, EmulationSpec, NetworkSpec, scaled
+from testbed.backends.netspec import DIRECTIONS, AgentsSpec, EmulationSpec, NetworkSpec, scaled
 from testbed.backends.netspec import queue_bytes as default_queue
 from testbed.errors import BackendError
 from testbed.scenario.links import ResolvedLink, links_of
@@ -44,9 +45,8 @@ class MininetBackend:
 
     name = "mininet"
 
-    def __init__(self, capture_dir: Path | str | None = None, burst_s: float = BURST_S) -> None:
+    def __init__(self, capture_dir: Path | str | None = None) -> None:
         self.capture_dir = None if capture_dir is None else Path(capture_dir)
-        self._burst_s = burst_s
 
     def support(self, scenario: Scenario) -> Support:
         """Whether this machine can run the scenario; every missing thing is named with the way to get it."""
@@ -82,7 +82,6 @@ class MininetBackend:
                 offload=scenario.network.offload,
                 slow_start_after_idle=scenario.network.slow_start_after_idle,
                 congestion_control=scenario.network.congestion_control,
-                burst_s=self._burst_s,
             ),
             agents=AgentsSpec(
                 models=_models(scenario),
@@ -117,7 +116,10 @@ class MininetBackend:
                     inside = isolation.start(
                         [sys.executable, "-m", "testbed.backends.emulation", str(theirs.fileno())],
                         pass_fds=(theirs.fileno(),),
-                        environment={"OMP_NUM_THREADS": str(scenario.compute.threads)},
+                        environment={
+                            "OMP_NUM_THREADS": str(scenario.compute.threads),
+                            "PYTHONPATH": os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path),  # users' models
+                        },
                         stderr=words,
                         stdout=words,
                     )

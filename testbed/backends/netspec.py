@@ -15,19 +15,21 @@ DIRECTIONS: tuple[Direction, ...] = ("up", "down")
 FRAME_BYTES = 1514
 """A full Ethernet frame as queues count it: 1500 of payload and 14 of header."""
 
-BURST_S = 0.0005
+BURST_S, BURST_GROWS_FROM_BPS, LONGEST_BURST_S = 0.0001, 100e6, 0.0005
 """Time's worth of tokens that a link may save up; see `burst_bytes`."""
 
 Key = tuple[str, Direction]
 
 
-def burst_bytes(rate_bps: float, burst_s: float = BURST_S) -> int:
-    """Tokens a class may save: one frame, or what makes up for a timer that is late by `burst_s` at high rates.
+def burst_bytes(rate_bps: float) -> int:
+    """Tokens that a link may save while it idles: what makes up for a timer that fires 0.1 ms late, and not a whole frame.
 
-    The kernel's timers are tens of microseconds late; at 500 Mbit/s a frame takes 24 us, so a one-frame bucket would lose rate.
-    Chosen by `benchmarks/links.py`.
+    HTB sends while its tokens are not negative, so one frame is free whatever the burst, and every byte of burst is free on top.
+    Above 100 Mbit/s a frame takes less time than a timer is late, and the burst grows (to 0.5 ms at 500 Mbit/s) so that the rate
+    is reached. Chosen with `python -m benchmarks.links --bursts`.
     """
-    return max(FRAME_BYTES, int(rate_bps * burst_s / 8))
+    seconds = min(LONGEST_BURST_S, BURST_S * max(1.0, rate_bps / BURST_GROWS_FROM_BPS))
+    return max(1, int(rate_bps * seconds / 8))
 
 
 def queue_bytes(rate_bps: float, delay_s: float) -> int:
@@ -53,7 +55,6 @@ class NetworkSpec:
     offload: bool = False
     slow_start_after_idle: bool = False
     congestion_control: str = "cubic"
-    burst_s: float = BURST_S
     stages: int | None = None
 
 
@@ -118,4 +119,4 @@ class EmulationSpec:
         )
 
 
-_PLAIN = ("offload", "slow_start_after_idle", "congestion_control", "burst_s", "stages")
+_PLAIN = ("offload", "slow_start_after_idle", "congestion_control", "stages")

