@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -98,6 +99,9 @@ def _run(
     time_scale: float,
 ) -> None:
     from d3node.clock import ScaledLoop
+
+    gc.collect()
+    gc.freeze()  # torch and the models stay for good: looking at their million objects again and again costs pauses
 
     def ready(data_at: str, control_at: str) -> None:
         typer.echo(f"{config.name} ({config.tier}) serves {', '.join(models) or 'no model'} on {data_at}, control {control_at}")

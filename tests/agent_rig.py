@@ -1,4 +1,4 @@
-"""Agents and an orchestrator's end in one process, over Unix sockets: what the agent tests share."""
+"""Agents and an orchestrator's end in one process, over Unix sockets or in memory: what the agent tests share."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from d3node.agent import AgentConfig, serve
-from d3node.channel import Channel, Message, Payload
-from d3node.errors import ChannelError
+from d3node.channel import Channel, Handler, Message, Payload, Transfer, Transport
+from d3node.errors import ChannelClosed, ChannelError
 from d3node.graph import LayerGraph, Spatial, Vertex
 from d3node.plan import Plan, Stack, Tile
 from d3node.program import lower
 from d3node.tcp import TcpTransport
-from d3node.wire import Limits
+from d3node.wire import Limits, wire_size
 
 SECRET = b"a secret of the tests"
 LIMITS = Limits(handshake_s=1.0, stall_s=2.0)
@@ -67,12 +67,91 @@ class Remote:
         await self.channel.close()
 
 
+class MemoryChannel:
+    """One end of a pair of queues; messages take `delay_s`, in order."""
+
+    def __init__(self, peer: str, delay_s: float) -> None:
+        self.peer = peer
+        self.bytes_sent = self.bytes_received = 0
+        self.other: MemoryChannel | None = None
+        self._delay_s = delay_s
+        self._queue: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._ended = False
+
+    async def send(self, message: Message) -> None:
+        if self.other is None or self.other._ended:
+            raise ChannelClosed(f"{self.peer} is gone")
+        size = wire_size(message)
+        self.bytes_sent += size
+        loop = asyncio.get_running_loop()
+        stamped = replace(message, transfer=Transfer(loop.time(), loop.time() + self._delay_s, size))
+        loop.call_later(self._delay_s, self.other._queue.put_nowait, stamped)
+
+    async def receive(self) -> Message:
+        message = None if self._ended else await self._queue.get()
+        if message is None:
+            self._ended = True
+            raise ChannelClosed(f"{self.peer} closed the connection")
+        assert message.transfer is not None
+        self.bytes_received += message.transfer.wire_bytes
+        return message
+
+    async def close(self) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        self._ended = True
+        self._queue.put_nowait(None)
+        if self.other is not None and not self.other._ended:
+            asyncio.get_running_loop().call_later(self._delay_s, self.other._queue.put_nowait, None)
+
+
+class MemoryTransport:
+    """A network in memory, for virtual time; `delay_s` one way, no limit of rate."""
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self._delay_s = delay_s
+        self._handlers: dict[str, tuple[Handler, set[asyncio.Task[None]]]] = {}
+
+    async def connect(self, address: str, *, deadline_s: float = 10.0) -> Channel:
+        if address not in self._handlers:
+            raise ChannelError(f"cannot connect to {address}: nobody is there")
+        handler, tasks = self._handlers[address]
+        near, far = MemoryChannel(address, self._delay_s), MemoryChannel("somebody", self._delay_s)
+        near.other, far.other = far, near
+
+        async def attend() -> None:
+            try:
+                await handler(far)
+            finally:
+                far.abort()
+
+        tasks.add(asyncio.get_running_loop().create_task(attend()))
+        return near
+
+    async def listen(self, address: str, handler: Handler) -> MemoryListener:
+        self._handlers[address] = (handler, set())
+        return MemoryListener(address, self._handlers)
+
+
+class MemoryListener:
+    def __init__(self, address: str, handlers: dict[str, tuple[Handler, set[asyncio.Task[None]]]]) -> None:
+        self.address = address
+        self._handlers = handlers
+
+    async def close(self) -> None:
+        _, tasks = self._handlers.pop(self.address)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Rig:
     """Running agents by name."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | str, transport: Transport | None = None) -> None:
         self.folder = folder
-        self.transport = TcpTransport(SECRET, limits=LIMITS)
+        self.transport = transport or TcpTransport(SECRET, limits=LIMITS)
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.remotes: dict[str, Remote] = {}
         self.addresses: dict[str, str] = {}
@@ -115,10 +194,10 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def rig(
-    folder: Path, models: Mapping[str, Any], names: Sequence[str] = ("d1", "e1", "c1"), **config: Any
+    folder: Path | None, models: Mapping[str, Any], names: Sequence[str] = ("d1", "e1", "c1"), delay_s: float = 0.0, **config: Any
 ) -> AsyncIterator[Rig]:
-    """Agents d*, e* and c* over a folder of sockets; not configured yet."""
-    made = Rig(folder)
+    """Agents d*, e* and c* over a folder of sockets, or in memory when `folder` is None; not configured yet."""
+    made = Rig(folder or "memory", None if folder else MemoryTransport(delay_s))
     tiers = {"d": "device", "e": "edge", "c": "cloud"}
     try:
         for name in names:

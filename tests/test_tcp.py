@@ -241,7 +241,7 @@ def test_oversized_tensors_are_refused_before_memory_is_taken() -> None:
     mutate=st.booleans(),
 )
 def test_fuzzed_peers_never_disturb_others(before: bool, noise: bytes, cut: int, flip: int, mutate: bool) -> None:
-    """Noise before or behind the handshake, truncated frames, frames with a flipped bit; somebody else is served all the while."""
+    """Noise before or behind the handshake, truncated frames, frames with a flipped bit; somebody else is served meanwhile."""
 
     async def main() -> None:
         async with serving() as (transport, address):
@@ -294,7 +294,7 @@ def test_a_dead_listeners_socket_file_is_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:", ":80", "127.0.0.1:99999", "127.0.0.1:http", "unix:"])
 def test_bad_addresses_are_named(address: str) -> None:
     async def main() -> None:
-        with pytest.raises(ChannelError, match="address|path"):
+        with pytest.raises(ChannelError, match=r"address|path"):
             await TcpTransport(SECRET).connect(address)
 
     asyncio.run(main())
@@ -331,7 +331,7 @@ def test_congestion_control_is_set_or_refused_with_what_there_is() -> None:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
             await channel.close()
-            with pytest.raises(ChannelError, match="it offers: .*reno"):
+            with pytest.raises(ChannelError, match=r"it offers: .*reno"):
                 await TcpTransport(SECRET, "carrier-pigeon").connect(address)
 
     asyncio.run(main())
