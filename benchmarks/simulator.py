@@ -22,17 +22,29 @@ from testbed.backends.flow import FlowNetwork
 from testbed.backends.sim import SimBackend
 from testbed.orchestrator import run as run_scenario
 from testbed.scenario.load import load
-from testbed.scenario.schema import TopologyTable
+from testbed.scenario.schema import Scenario, TopologyTable
 from testbed.scenario.state import LinkState
 from topologies.three_tier import layout
 
 TITLE = "Simulator speed, sizes only (target: 1,000 simulated inferences/s)"
 QUICKSTART = Path(__file__).resolve().parent.parent / "topologies" / "quickstart.toml"
-RUNS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("vgg16, cloud-only, 1 device", "cloud-only", {"topology.devices": 1}),
-    ("vgg16, hpa, 1 device", "hpa", {"topology.devices": 1}),
-    ("vgg16, d3 (tiles on 4 edge hosts), 1 device", "d3", {"topology.devices": 1}),
-    ("vgg16, d3 (tiles on 4 edge hosts), 4 devices at once", "d3", {"topology.devices": 4}),
+SCENARIO: dict[str, Any] = {
+    "name": "simulator-speed",
+    "model": {"names": ["vgg16"]},
+    "topology": {"edges": 4},
+    "links": {
+        "access": {"rate": "84.95 Mbit/s"},
+        "backbone": {"trace": "lte-like", "trace_direction": "up", "rate_down": "40 Mbit/s", "delay": "15 ms"},
+    },
+    "hosts": {"device": {"profile": "raspberry-pi-4"}, "edge": {"profile": "desktop-6core"}, "cloud": {"profile": "rtx-2080-ti"}},
+    "compute": {"tensors": "sizes"},
+}
+RUNS: tuple[tuple[str, str, int, str], ...] = (
+    ("vgg16, cloud-only, 1 device", "cloud-only", 1, "never"),
+    ("vgg16, hpa, 1 device, fixed plan", "hpa", 1, "never"),
+    ("vgg16, d3 (tiles on 4 edge hosts), 1 device, fixed plan", "d3", 1, "never"),
+    ("vgg16, d3, 4 devices at once, fixed plan", "d3", 4, "never"),
+    ("vgg16, d3, 1 device, partial re-planning", "d3", 1, "partial"),
 )
 INFERENCES = 1000
 MESSAGES = 20_000
@@ -42,9 +54,12 @@ TIMERS = 100_000
 def run() -> list[dict[str, Any]]:
     """Each figure once, after a short warm-up of the same code."""
     rows = []
-    for what, planner, overrides in RUNS:
-        _inferences(planner, overrides, 20)
-        rows.append(_row(what, "inferences", lambda p=planner, o=overrides: _inferences(p, o, INFERENCES)))
+    for what, planner, devices, replan in RUNS:
+        _inferences(_scenario(planner, devices, replan, 20))
+        scenario = _scenario(planner, devices, replan, INFERENCES // devices)
+        rows.append(_row(what, "inferences", lambda scenario=scenario: _inferences(scenario)))
+    quickstart = load(str(QUICKSTART), ['compute.tensors="sizes"', "requests.count=125"])
+    rows.append(_row("quickstart as shipped (2 models, 4 planners)", "inferences", lambda: _inferences(quickstart)))
     rows.append(_row("flow network: messages that never compete", "messages", lambda: _messages(streams=1)))
     rows.append(_row("flow network: messages of 3 streams on one link", "messages", lambda: _messages(streams=3)))
     rows.append(_row("virtual loop: sleeps of 100 tasks", "sleeps", _sleeps))
@@ -66,17 +81,19 @@ def _row(what: str, unit: str, work: Callable[[], tuple[int, float]]) -> dict[st
     }
 
 
-def _inferences(planner: str, overrides: dict[str, Any], count: int) -> tuple[int, float]:
-    """A run as `testbed run` does it, control loop, trace and run folder included; (requests, virtual seconds)."""
-    devices = overrides["topology.devices"]
-    settings = {"compute.tensors": '"sizes"', "model.names": '["vgg16"]', "planning.planners": f'["{planner}"]'}
-    settings |= {"requests.count": str(count // devices)} | {key: str(value) for key, value in overrides.items()}
-    scenario = load(str(QUICKSTART), [f"{key}={value}" for key, value in settings.items()])
+def _scenario(planner: str, devices: int, replan: str, count: int) -> Scenario:
+    topology = {**SCENARIO["topology"], "devices": devices}
+    planning = {"planners": [planner], "replan": replan}
+    return Scenario.model_validate({**SCENARIO, "topology": topology, "planning": planning, "requests": {"count": count}})
+
+
+def _inferences(scenario: Scenario) -> tuple[int, float]:
+    """A run as `testbed run` does it, control loop, traces and run folder included; (requests, seconds that devices waited)."""
     with tempfile.TemporaryDirectory() as folder:
         summary = run_scenario(scenario, SimBackend(), Path(folder) / "run")
         assert summary.verdict == "trusted", summary.failing
         done = sum(pair.requests - pair.failed for pair in summary.pairs)
-        return done, sum(pair.mean_s * pair.requests for pair in summary.pairs) / devices
+        return done, sum(pair.mean_s * pair.requests for pair in summary.pairs) / scenario.topology.devices
 
 
 def _messages(streams: int) -> tuple[int, float]:
@@ -125,10 +142,10 @@ def _sleeps() -> tuple[int, float]:
 
 def profile() -> None:
     """Print the functions that take most of the tiled run."""
-    _inferences("d3", {"topology.devices": 1}, 20)
+    _inferences(_scenario("d3", 1, "never", 20))
     profiler = cProfile.Profile()
     profiler.enable()
-    _inferences("d3", {"topology.devices": 1}, INFERENCES)
+    _inferences(_scenario("d3", 1, "never", INFERENCES))
     profiler.disable()
     pstats.Stats(profiler).strip_dirs().sort_stats("tottime").print_stats(40)
 
