@@ -21,7 +21,7 @@ What happens when conditions change is in `repartition.py`; tiles on the edge ti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from d3node.graph import INPUT
@@ -36,13 +36,16 @@ class Rule:
     """How HPA decides one vertex, given the ranks of the others, with the options of the module's docstring.
 
     By `horizon`: `weight[rank][v]` are the compute seconds that v puts in the scales for a rank, `brings[v]` the tensors whose
-    transfers it adds.
+    transfers it adds. By `sis`: `tied[v]` are v's SIS vertices.
     """
 
     def __init__(self, priced: Prices, values: dict[str, Any]) -> None:
         self.priced = priced
         self.sis = values["sis"]
         self.reach = CLOUD if values["candidates"] == "any" else 1
+        known = priced.facts
+        none: tuple[tuple[int, ...], ...] = ((),) * len(known.levels)
+        self.tied = {"successor": known.coproducers, "predecessor": known.siblings}.get(self.sis, none)
         self.weight, self.brings = priced.compute, priced.facts.producers
         if values["horizon"] == "rest":
             self.weight, self.brings = priced.rest, priced.facts.live
@@ -79,19 +82,10 @@ class Rule:
                 best, best_s = rank, seconds
         return best
 
-    def tied(self, v: int) -> Iterable[int]:
-        """SIS vertices of v: those that share a consumer with it, or a producer."""
-        known = self.priced.facts
-        if self.sis == "successor":
-            return {w for s in known.consumers[v] for w in known.producers[s] if w not in (v, INPUT)}
-        if self.sis == "predecessor":
-            return {w for u in known.producers[v] for w in known.consumers[u] if w != v}
-        return ()
-
     def decide(self, v: int, ranks: Sequence[int], decided: Decided) -> int:
         """Greedy choice, then a second look in the light of v's SIS vertices (those that are `decided`)."""
         first = self.greedy(v, ranks)
-        if self.sis == "off" or first == CLOUD:
+        if not self.tied[v] or first == CLOUD:
             return first
         if self.sis == "successor":
             return self.pulled(v, first, ranks, decided)
@@ -160,13 +154,13 @@ def partition(rule: Rule) -> list[int]:
             decided[v] = True
         if rule.sis == "successor":
             for v in layer:
-                if ranks[v] > DEVICE and len(known.consumers[v]) > 0:
-                    for w in sorted(rule.tied(v)):
+                if ranks[v] > DEVICE:
+                    for w in rule.tied[v]:
                         if decided[w] and ranks[w] < ranks[v]:
                             ranks[w] = rule.pulled(w, ranks[w], ranks, decided)
         else:
             for v in layer:
-                if ranks[v] != CLOUD and any(len(known.consumers[u]) > 1 for u in rule.brings[v]):
+                if ranks[v] != CLOUD and rule.tied[v]:
                     ranks[v] = rule.shared(v, ranks, decided)
     return ranks
 

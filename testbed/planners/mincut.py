@@ -74,32 +74,38 @@ def flow_network(graph: LayerGraph, direct: bool) -> FlowNetwork:
     return found
 
 
-def nanoseconds(seconds: Sequence[float]) -> Ints:
+def nanoseconds(seconds: Sequence[float] | npt.NDArray[np.float64]) -> Ints:
     """Seconds as whole nanoseconds."""
     return cast(Ints, np.rint(np.asarray(seconds, dtype=np.float64) * NANO).astype(np.int64))
 
 
-def price_vector(priced: Prices) -> Ints:
-    """The finite prices that the network's arcs refer to."""
-    up, across, far = priced.hop[DEVICE][EDGE], priced.hop[EDGE][CLOUD], priced.hop[DEVICE][CLOUD]
-    beyond = np.asarray(far) - np.asarray(up) - np.asarray(across)
+def price_vector(priced: Prices, exact: int = EDGE) -> Ints:
+    """The finite prices that the network's arcs refer to, none negative.
+
+    Where the direct path is cheaper than both hops, a device tensor's way to the edge and its way on to the cloud cannot both
+    have their true price; the one to the tier `exact` does as far as possible, the other is too low.
+    """
+    up, across, far = (np.asarray(row) for row in (priced.hop[DEVICE][EDGE], priced.hop[EDGE][CLOUD], priced.hop[DEVICE][CLOUD]))
+    if not priced.relay and exact == EDGE:
+        up = np.minimum(up, far)
+        across = np.minimum(across, far - up)
+    elif not priced.relay:
+        across = np.minimum(across, far)
+        up = np.minimum(up, far - across)
     compute = (priced.compute[CLOUD], priced.compute[EDGE], priced.compute[DEVICE])
-    return np.concatenate(
-        [*(nanoseconds(row) for row in compute), nanoseconds(up), nanoseconds(across), nanoseconds(list(beyond))]
-    )
+    beyond = np.maximum(far - up - across, 0.0)
+    return np.concatenate([nanoseconds(row) for row in (*compute, up, across, beyond)])
 
 
-def minimum_cut(graph: LayerGraph, priced: Prices) -> tuple[list[int], int]:
+def minimum_cut(graph: LayerGraph, priced: Prices, exact: int = EDGE) -> tuple[list[int], int]:
     """Ranks of the least cut and its value in nanoseconds; among equal cuts the one with most vertices on lower tiers.
 
-    With route "relay" the value is the objective's optimum. With "direct" it is a lower bound (a device tensor that both edge
-    and cloud consume is charged for its way to the cloud only), and needs device-cloud to cost no less than both hops.
+    With route "relay" the value is the objective's optimum. With "direct" it is a lower bound: a device tensor that both edge
+    and cloud consume is charged for its way to the cloud only, and cheap direct paths lower a price (`price_vector`).
     """
     direct = not priced.relay
     network = flow_network(graph, direct)
-    finite = price_vector(priced)
-    if direct and (finite[5 * len(graph) :] < 0).any():
-        raise PlannerError("one cut cannot price a direct device-cloud path that is cheaper than both hops")
+    finite = price_vector(priced, exact)
     infinity = int(finite.sum()) + 1
     capacity = np.append(finite, infinity)[network.price]
     flow: Any = max_flow.SimpleMaxFlow()

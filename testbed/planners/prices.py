@@ -28,13 +28,16 @@ Rows = tuple[list[float], list[float], list[float]]
 class GraphFacts:
     """What planners ask of a graph again and again: neighbours, D3's graph layers, wire bits of every output, all vertices.
 
-    `live[v]`: tensors from before v's graph layer that it or a later one uses (all that a cut there would have to move).
+    `coproducers[v]` share a consumer with v (the input left out), `siblings[v]` share a producer: D3's SIS vertices, in two
+    readings. `live[v]`: tensors from before v's graph layer that it or a later one uses (what a cut there would move).
     """
 
     producers: tuple[tuple[int, ...], ...]
     consumers: tuple[tuple[int, ...], ...]
     layers: tuple[tuple[int, ...], ...]
     levels: tuple[int, ...]
+    coproducers: tuple[tuple[int, ...], ...]
+    siblings: tuple[tuple[int, ...], ...]
     live: tuple[tuple[int, ...], ...]
     wire_bits: tuple[float, ...]
     everything: frozenset[int]
@@ -59,6 +62,12 @@ def facts(graph: LayerGraph) -> GraphFacts:
             consumers=graph.successors,
             layers=tuple(tuple(layer) for layer in layers),
             levels=graph.levels,
+            coproducers=tuple(
+                tuple(sorted({w for s in graph.successors[v] for w in graph[s].inputs} - {v, INPUT})) for v in range(len(graph))
+            ),
+            siblings=tuple(
+                tuple(sorted({w for u in vertex.inputs for w in graph.successors[u]} - {vertex.index})) for vertex in graph
+            ),
             live=tuple(live[level] for level in graph.levels),
             wire_bits=tuple(8.0 * frame_bytes(vertex.output_bytes + MESSAGE_HEADER_BYTES) for vertex in graph),
             everything=frozenset(range(len(graph))),
@@ -137,15 +146,17 @@ def prices(problem: Problem, edge_s: Sequence[float] | None = None) -> Prices:
 
 
 def _compute(problem: Problem, known: GraphFacts) -> tuple[Rows, Rows]:
-    """`compute` and `rest`, worked out once per graph, cost table and leading hosts, and kept on the table."""
-    kept = problem.costs.__dict__.setdefault("_rows", {})
-    key = (id(known), *(problem.hosts[tier] for tier in TIERS))
+    """`compute` and `rest`, worked out once per graph, cost table and speeds of the leading hosts, and kept on the table."""
+    costs = problem.costs
+    kept = costs.__dict__.setdefault("_rows", {})
+    speeds = tuple(costs.speed.get(problem.hosts[tier], 1.0) for tier in TIERS)
+    key = (id(known), speeds, frozenset(costs.factor.items()))  # so that nobody is fooled who edits the table's dicts
     if key not in kept:
         rows = []
         for tier in TIERS:
-            speed = problem.costs.speed.get(problem.hosts[tier], 1.0)
-            row = [seconds / speed for seconds in totals(problem.costs.tiers[tier])]
-            for (v, where), factor in problem.costs.factor.items():
+            speed = speeds[TIERS.index(tier)]
+            row = [seconds / speed for seconds in totals(costs.tiers[tier])]
+            for (v, where), factor in costs.factor.items():
                 if where == tier:
                     row[v] *= factor
             row[INPUT] = 0.0  # the virtual input vertex costs nothing, whatever a table says

@@ -28,12 +28,13 @@ class Decided(Protocol):
 class Decider(Protocol):
     """What the wave needs of a rule."""
 
-    priced: Prices
-    sis: str
+    @property
+    def priced(self) -> Prices: ...
+
+    @property
+    def tied(self) -> tuple[tuple[int, ...], ...]: ...
 
     def decide(self, v: int, ranks: Sequence[int], decided: Decided) -> int: ...
-
-    def tied(self, v: int) -> Iterable[int]: ...
 
     def prefers(self, v: int, rank: int, ranks: Sequence[int]) -> bool: ...
 
@@ -135,7 +136,7 @@ def repartition(
     ranks = list(before)
     seeds = set(seeds)
     for v in tuple(seeds):
-        seeds.update(rule.tied(v))
+        seeds.update(rule.tied[v])
     seeds.discard(INPUT)
     queue = sorted([levels[v] * size + v for v in seeds])
     wave = _Wave([True] * size, levels)
@@ -151,12 +152,12 @@ def repartition(
         if rank == ranks[v]:
             continue
         ranks[v] = rank
-        for w in (*known.consumers[v], *rule.tied(v), *(u for u in known.producers[v] if u not in visits)):
+        for w in (*known.consumers[v], *rule.tied[v], *(u for u in known.producers[v] if u not in visits)):
             if settled[w] and w != INPUT:
                 settled[w] = False
                 heapq.heappush(queue, levels[w] * size + w)
-    if rule.sis != "off" and ranks != before:
-        for v in sorted(visits):
+    if ranks != before:
+        for v in sorted(v for v in visits if rule.tied[v]):
             rank = rule.decide(v, ranks, settled)
             if ranks[v] < rank <= min((ranks[w] for w in known.consumers[v]), default=CLOUD):
                 ranks[v] = rank
