@@ -1,0 +1,151 @@
+"""Namespaces that clean up by lifetime: whoever dies, nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from testbed.backends import isolation
+
+pytestmark = pytest.mark.emulation
+ROOT = Path(__file__).resolve().parent.parent
+SUPERVISOR = [sys.executable, "-m", "testbed.backends.isolation", "--"]
+NOBODY = 65534
+
+# Makes a host in a network namespace, a link into it and a file, then waits; "ready" goes to standard output.
+LITTLE_NETWORK = """
+import pathlib, subprocess, time
+inner = subprocess.Popen(["unshare", "--net", "sleep", "1000"])
+time.sleep(0.3)
+subprocess.run(["ip", "link", "add", "d3left", "type", "veth", "peer", "name", "d3right", "netns", str(inner.pid)], check=True)
+pathlib.Path("/dev/shm/d3file").write_text("x")
+print("ready", flush=True)
+time.sleep(1000)
+"""
+
+
+def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*SUPERVISOR, *command], capture_output=True, text=True, timeout=60, cwd=ROOT, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come about within 20 s")
+
+
+def descendants(pid: int) -> set[int]:
+    found = {pid}
+    for _ in range(8):
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = entry.read_text().rsplit(") ", 1)[1].split()
+            except (OSError, IndexError):
+                continue
+            if int(fields[1]) in found:
+                found.add(int(entry.parent.name))
+    return found
+
+
+def gone(pid: int) -> bool:
+    """True when a process is no more, or only a zombie that its parent has not asked for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].startswith("Z")
+    except OSError:
+        return True
+
+
+def network_namespaces() -> set[str]:
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/ns/net"):
+        try:
+            found.add(os.readlink(entry))
+        except OSError:
+            continue
+    return found
+
+
+def traces() -> tuple[str, str, list[str]]:
+    """What could stay behind on the machine: links, named namespaces, files."""
+    links = subprocess.run(["ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
+    named = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    return links, named, [p.name for p in isolation.PRIVATE.iterdir() if p.name.startswith("d3")]
+
+
+def test_the_command_is_root_among_its_own_processes_links_and_files() -> None:
+    done = run("sh", "-c", "id -u; ls -d /proc/[0-9]* | wc -l; ls /sys/class/net; ls -A $TMPDIR")
+    user, processes, *links = done.stdout.split()
+    assert (user, links) == ("0", ["lo"])
+    assert int(processes) <= 5
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)])
+def test_the_exit_status_is_passed_on(script: str, status: int) -> None:
+    assert run("sh", "-c", script).returncode == status
+
+
+def test_a_missing_command_is_named() -> None:
+    done = run("no-such-command")
+    assert done.returncode == 127
+    assert "no-such-command" in done.stderr
+
+
+def test_a_signal_to_the_supervisor_reaches_the_command() -> None:
+    script = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); print('ready', flush=True); time.sleep(60)"
+    with subprocess.Popen([*SUPERVISOR, sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.terminate()
+        assert process.wait(30) == 9
+
+
+@pytest.mark.parametrize("victim", ["parent", "supervisor", "init", "command"])
+def test_kill_9_leaves_no_process_namespace_link_or_file(victim: str) -> None:
+    before, namespaces = traces(), network_namespaces()
+    starter = (
+        "import subprocess, sys\n"
+        "from testbed.backends import isolation\n"
+        "inside = isolation.start([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE)\n"
+        "print(inside.supervisor.stdout.readline().decode().strip(), inside.supervisor.pid, inside.init_pid, flush=True)\n"
+        "inside.supervisor.wait()\n"
+    )
+    command = [sys.executable, "-c", starter, LITTLE_NETWORK]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as parent:
+        assert parent.stdout is not None
+        word, supervisor, init = parent.stdout.readline().split()
+        assert word == b"ready"
+        family = descendants(parent.pid)
+        assert len(family) >= 5
+        assert Path(f"/proc/{int(init)}/root/dev/shm/d3file").exists()
+        child = next(p for p in family if f"/proc/{p}" and _parent(p) == int(init))
+        target = {"parent": parent.pid, "supervisor": int(supervisor), "init": int(init), "command": child}[victim]
+        os.kill(target, signal.SIGKILL)
+        until(lambda: all(gone(pid) for pid in family - {parent.pid}))
+        parent.wait(30)
+    until(lambda: network_namespaces() <= namespaces)
+    assert traces() == before
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()[1])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes to another user")
+def test_an_ordinary_user_gets_namespaces_where_the_kernel_allows_it() -> None:
+    program = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *SUPERVISOR]
+    if subprocess.run([*program[:4], "unshare", "-Un", "true"], capture_output=True, check=False).returncode != 0:
+        done = subprocess.run([*program, "true"], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert "--backend sim" in done.stderr
+        return
+    script = "id -u; ip link add left type veth peer name right && ls /sys/class/net"
+    done = subprocess.run([*program, "sh", "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert done.stdout.split() == ["0", "left", "lo", "right"]
