@@ -24,6 +24,7 @@ TOOLS = {
     "ip": "iproute2",
     "tc": "iproute2",
     "brctl": "bridge-utils",
+    "ifconfig": "net-tools",
     "ethtool": "ethtool",
     "ovs-vsctl": "openvswitch-switch",
     "tcpdump": "tcpdump",

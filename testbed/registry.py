@@ -68,7 +68,7 @@ def choose_backend(scenario: Scenario) -> tuple[Backend, str]:
         support = candidate.support(scenario)
         if support.ok:
             return candidate, "; ".join(passed) or "the most faithful one that is installed"
-        passed.append(f"{name} cannot run this here: {' '.join(support.reasons)}")
+        passed.append(f"{name} cannot run this here: {'; '.join(support.reasons)}")
     raise BackendError("no backend can run this scenario here:\n" + "\n".join(passed))
 
 

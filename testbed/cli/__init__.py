@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -17,14 +16,14 @@ from testbed.cli import run as run
 from testbed.cli import traces as traces
 from testbed.cli import verify as verify
 from testbed.cli.app import app
+from testbed.cli.console import Tracebacks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if "--debug" in words:
-        words.remove("--debug")
-        os.environ["D3_DEBUG"] = "1"
+    Tracebacks.wanted = "--debug" in words
+    words = [word for word in words if word != "--debug"]
     try:
         typer.main.get_command(app).main(args=words, prog_name="testbed")
     except SystemExit as end:

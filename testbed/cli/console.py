@@ -77,9 +77,10 @@ def verb(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[...,
     return register
 
 
-def debugging() -> bool:
-    """Whether tracebacks are wanted (`--debug`, or D3_DEBUG in the environment)."""
-    return bool(os.environ.get("D3_DEBUG"))
+class Tracebacks:
+    """Whether tracebacks are wanted (`--debug`)."""
+
+    wanted = False
 
 
 def _guarded(action: Callable[[], int | None]) -> int:
@@ -94,12 +95,12 @@ def _guarded(action: Callable[[], int | None]) -> int:
     except typer.Exit:
         raise
     except (TestbedError, NodeError, OSError) as error:
-        if debugging():
+        if Tracebacks.wanted:
             traceback.print_exc()
         print_error(error)
         return exit_code(error)
     except Exception as error:
-        if debugging():
+        if Tracebacks.wanted:
             traceback.print_exc()
         print_error(error)
         err.print(f"{type(error).__name__}: this is a bug in the testbed; the same command with --debug shows where.")

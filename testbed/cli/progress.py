@@ -7,13 +7,14 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from testbed.cli.console import err
+from testbed.cli.console import err, note
 
 
 class RunProgress:
-    """A listener for `orchestrator.run`; use it as a context manager around the run."""
+    """A listener for `orchestrator.run`; use it as a context manager around the run. `opening` is said once it starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, opening: str) -> None:
+        self._opening = opening
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
@@ -27,7 +28,6 @@ class RunProgress:
             expand=True,
         )
         self._task: TaskID | None = None
-        self.changes = 0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -40,6 +40,7 @@ class RunProgress:
         """One event of the run (see `orchestrator.journal`)."""
         kind = event["event"]
         if kind == "run":
+            note(self._opening)
             self._task = self._bar.add_task("starting the network", total=event["requests"])
         elif kind == "session":
             what = f"{event['model']} by {event['planner']} ({event['number']}/{event['sessions']})"

@@ -15,9 +15,12 @@ from testbed.cli.app import app
 from testbed.cli.console import FAILED, INTERRUPTED, OK, REJECTED, err, note, out, print_json, verb
 from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, Seed, scenario_of
 from testbed.cli.progress import RunProgress
-from testbed.errors import BackendError, InputError
+from testbed.errors import BackendError, InputError, TestbedError
 from testbed.orchestrator import RunSummary, run, summarise
-from testbed.report.tables import conditions, speedups, summary_table, verdict_lines
+from testbed.orchestrator.world import prepare
+from testbed.report import load
+from testbed.report.forecast import forecasts
+from testbed.report.tables import conditions, failure_lines, speedups, summary_table, verdict_lines
 from testbed.scenario.schema import Scenario
 
 BackendName = Annotated[
@@ -47,18 +50,19 @@ def run_command(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--out {folder}: exists and is not empty; results of a run go to a folder of their own")
     chosen, why = _backend(backend, wanted)
+    if wanted.planning.options:
+        list(forecasts(prepare(wanted)))  # a wrong option should end the run before it starts, not at its planner's turn
     if capture:
         _capture(chosen, folder)
-    note(f"backend {chosen.name}: {why}")
-    with RunProgress() as progress:
-        try:
+    try:
+        with RunProgress(f"backend {chosen.name}: {why}") as progress:
             summary = run(wanted, chosen, folder, progress)
-        except KeyboardInterrupt:
-            interrupted = True
-        else:
-            interrupted = False
-    if interrupted:
+    except KeyboardInterrupt:
         return _interrupted(folder, as_json)
+    except TestbedError:
+        if (folder / "manifest.json").is_file():
+            note(f"what was finished is kept in {folder}")
+        raise
     if as_json:
         print_json(summary.to_dict())
     else:
@@ -78,6 +82,9 @@ def print_summary(summary: RunSummary) -> None:
     out.print(summary_table(summary, out.width))
     for line in speedups(summary):
         out.print(line, soft_wrap=True)
+    if any(pair.failed for pair in summary.pairs):
+        for line in failure_lines(load(summary.folder)):
+            out.print(line, soft_wrap=True)
     facts = Table(show_header=False, box=None, pad_edge=False)
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from testbed.orchestrator.summary import PairSummary, RunSummary
 from testbed.report import units
+from testbed.report.run import Run
 
 COLOURS = {"trusted": "green", "degraded": "yellow", "rejected": "red"}
 
@@ -87,6 +88,14 @@ def speedups(run: RunSummary) -> Iterator[str]:
             best = min(pairs, key=lambda pair: pair.mean_s)
             others = ", ".join(f"{_times(best.speedup[p.planner])} {p.planner}" for p in pairs if p is not best)
             yield f"[bold]{escape(model)}[/]: shortest mean with {best.planner}, against {others}"
+
+
+def failure_lines(run: Run) -> Iterator[str]:
+    """Why measured requests failed: a line per model, planner and kind of error, with the first one's words."""
+    failed = run.measured[run.measured["error"].notna()]
+    for (model, planner, error), rows in failed.groupby(["model", "planner", "error"], sort=False):
+        words = f"{model} by {planner}: {len(rows)} failed with {error}: {rows['error_text'].iloc[0]}"
+        yield f"[red]{escape(words)}[/]"
 
 
 def conditions(run: RunSummary) -> Iterator[tuple[str, str]]:
