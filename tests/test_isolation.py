@@ -100,7 +100,8 @@ def test_a_missing_command_is_named() -> None:
 
 
 def test_a_signal_to_the_supervisor_reaches_the_command() -> None:
-    script = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); print('ready', flush=True); time.sleep(60)"
+    script = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); print('ready', flush=True)"
+    script += "; time.sleep(60)"
     with subprocess.Popen([*SUPERVISOR, sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"

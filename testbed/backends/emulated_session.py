@@ -143,6 +143,7 @@ class EmulatedSession:
             invariants.agents_alive(self.deaths),
             self._budget.judge(counters),
             invariants.drops(counters, self._spec.network),
+            invariants.memory(await self.memory(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")),
         ]
         for link, path in self._spec.captures.items():
             report = self._stopped["captures"][link]

@@ -22,6 +22,8 @@ RATE_EXCESS = 0.01
 """A link may carry this much more than rate x time (timer and sampling), beside one burst per rate change."""
 DROP_SHARE = (0.001, 0.05)
 """Frames lost on a full queue: TCP's own probing costs some; more means that the queue was too short for the flows."""
+MEMORY_SHARE = 0.9
+"""Beyond this share of the machine's memory, paging would slow hosts down."""
 CAPTURE_GAP = (0.005, 0.05)
 """Relative gap between captured bytes and the kernel's class counters."""
 
@@ -46,6 +48,14 @@ def agents_alive(deaths: Mapping[str, str]) -> Invariant:
     """Whether every agent lived to the end."""
     detail = "; ".join(deaths.values()) or "every agent lived to the end"
     return Invariant("agents_alive", "degraded" if deaths else "ok", float(len(deaths)), 0.0, detail)
+
+
+def memory(found: Mapping[str, Any], total_bytes: int) -> Invariant:
+    """Memory of all agents and of the process that shares the weights with them."""
+    used, bound = int(found["pss_bytes"]), MEMORY_SHARE * total_bytes
+    unshared = found["rss_bytes"] / 2**20
+    detail = f"{used / 2**20:.0f} MiB for {len(found['agents']) - 1} agents that share weights ({unshared:.0f} MiB unshared)"
+    return Invariant("agents_memory_bytes", "ok" if used <= bound else "degraded", float(used), bound, detail)
 
 
 class LinkBudget:

@@ -30,7 +30,6 @@ PROGRAMS = {
 
 MODULES = {"mininet": "mininet", "pyroute2": "pyroute2", "scapy": "scapy"}
 NETEM_WAYS_OUT = (
-    "set the delays and losses to 0 (testbed run ... --set links.ROLE.delay='0 ms' --set links.ROLE.loss=0), "
     "use --backend sim, or use a kernel with netem: sudo modprobe sch_netem (Ubuntu cloud kernels: apt-get install "
     "linux-modules-extra-$(uname -r)), or the virtual machine (vagrant up)"
 )
@@ -75,9 +74,21 @@ def missing(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> list[str]:
         wanting = sorted(name for name, link in links.items() if _needs_netem(link))
         if wanting:
             reasons.append(
-                f"delay or loss on {', '.join(wanting)} needs netem, which this kernel does not have: {NETEM_WAYS_OUT}"
+                f"delay or loss on {', '.join(wanting)} needs netem, which this kernel does not have: "
+                f"{_without_delay(scenario, links)}, {NETEM_WAYS_OUT}"
             )
     return reasons
+
+
+def _without_delay(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> str:
+    """The overrides that leave a scenario without delay and loss, as far as its link tables ask for them."""
+    options = []
+    for key, table in scenario.links.items():
+        options += [f"--set links.{key}.delay='0 s'"] if table.delay else []
+        options += [f"--set links.{key}.loss=0"] if table.loss else []
+    if any(link.trace is not None and {"delay_s", "loss"} & set(link.trace.columns) for link in links.values()):
+        options.append("and traces without delay and loss")
+    return f"set them to 0 ({' '.join(options)})"
 
 
 def _needs_netem(link: ResolvedLink) -> bool:

@@ -1,0 +1,128 @@
+"""Measurements on an emulated network: `python tests/inside_network.py NAME [ARGUMENT]`, inside namespaces; prints JSON.
+
+What must come out is in `test_emulated_network.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from benchmarks._flows import ideal_s, open_flow
+from testbed.backends import offload
+from testbed.backends.emulated import EmulatedNetwork
+from testbed.backends.netspec import DIRECTIONS, NetworkSpec, queue_bytes
+from testbed.scenario.state import LinkState
+from topologies import three_tier, two_sites
+from topologies.addresses import address
+from topologies.layout import Layout
+from topologies.mininet_topo import Sizes
+
+
+def network(plan: Layout, backbone_bps: float = 10e6, queue: int | None = None, **options: Any) -> EmulatedNetwork:
+    states = {
+        (link.name, direction): LinkState(backbone_bps if link.role == "backbone" else 1e9)
+        for link in plan.links
+        for direction in DIRECTIONS
+    }
+    queues = {key: queue if queue is not None and key[0] == "backbone" else queue_bytes(1e9, 0.0) for key in states}
+    return EmulatedNetwork(NetworkSpec(plan, states, queues, **options))
+
+
+def everyone_reaches_everyone(topology: str) -> Any:
+    plan = {"three_tier": three_tier.layout(Sizes(2, 4, True)), "two_sites": two_sites.layout(Sizes(1, 2))}[topology]
+    made = network(plan)
+    pairs = [(a.name, b.name) for a in plan.hosts for b in plan.hosts if a != b]
+    before = made.counters()
+    reached = [made.ping(source, address(plan, target, source)) for source, target in pairs]
+    frames = sum(after.packets - before[key].packets for key, after in made.counters().items())
+    return {"reached": reached, "frames": frames, "hops": sum(2 * len(plan.path(*pair)) for pair in pairs)}
+
+
+def accuracy() -> Any:
+    made = network(three_tier.layout(Sizes(1, 4)))
+    found = {}
+    for mbit, size, rounds in ((10, 100_000, 8), (100, 100_000, 12), (100, 10_000_000, 4), (10, 10_000_000, 1)):
+        made.apply("backbone", "up", LinkState(mbit * 1e6))
+        made.apply("backbone", "down", LinkState(mbit * 1e6))
+        for source, target in (("d1", "c1"), ("c1", "e2")) if size == 100_000 else (("d1", "c1"),):
+            times = open_flow(made, source, target, [size] * (rounds + 1)).times_s()[1:]
+            found[f"{source}-{target} {size} B at {mbit} Mbit/s"] = [t / ideal_s(size, mbit * 1e6) - 1.0 for t in times]
+    return found
+
+
+def rate_change() -> Any:
+    """4 MB at 20 Mbit/s, at 5 Mbit/s between 0.5 and 1.0 s."""
+    made = network(three_tier.layout(Sizes(1, 1)), 20e6)
+    flow = open_flow(made, "d1", "c1", [20_000, 4_000_000])
+    while made.counters()["backbone", "up"].wire_bytes < 100_000:
+        time.sleep(0.002)
+    begun = time.monotonic() - 100_000 * 8 / 20e6
+    marks = []
+    for after_s, rate in ((0.5, 5e6), (1.0, 20e6)):
+        time.sleep(max(0.0, begun + after_s - time.monotonic()))
+        made.apply("backbone", "up", LinkState(rate))
+        marks.append(time.monotonic() - begun)
+    seconds = flow.times_s()[1]
+    slow_s = marks[1] - marks[0]
+    expected = ideal_s(4_000_000, 20e6) + slow_s * (1 - 5 / 20)
+    counted = made.counters()["backbone", "up"]
+    return {"seconds": seconds, "expected": expected, "drops": counted.drops, "bytes": counted.wire_bytes}
+
+
+def outage() -> Any:
+    made = network(three_tier.layout(Sizes(1, 1)), 20e6)
+    flow = open_flow(made, "d1", "c1", [20_000, 2_000_000])
+    while made.counters()["backbone", "up"].wire_bytes < 300_000:
+        time.sleep(0.002)
+    made.apply("backbone", "up", LinkState(0.0))
+    begun = time.monotonic()
+    first = made.counters()["backbone", "up"]
+    time.sleep(0.6)
+    last = made.counters()["backbone", "up"]
+    closed_s = time.monotonic() - begun
+    made.apply("backbone", "up", LinkState(20e6))
+    end = flow.times_s()[1]
+    after = made.counters()["backbone", "up"]
+    return {
+        "leaked": last.wire_bytes - first.wire_bytes,
+        "queued": last.backlog_bytes,
+        "seconds": end,
+        "expected": ideal_s(2_000_000, 20e6) + closed_s,
+        "drops": after.drops,
+    }
+
+
+def counters() -> Any:
+    plan = three_tier.layout(Sizes(1, 2))
+    made = network(plan)
+    before = made.counters()
+    open_flow(made, "d1", "c1", [1_000_000]).times_s()
+    time.sleep(0.2)
+    after = made.counters()
+    gained = {f"{link} {way}": after[link, way].wire_bytes - before[link, way].wire_bytes for link, way in after}
+    features = [offload.read(f"w{k}{end}") for k in range(1, len(plan.links) + 1) for end in "ab"]
+    for host in plan.hosts:
+        with made.inside(host.name):
+            features.append(offload.read(f"{host.name}-eth0"))
+    return {"gained": gained, "offload": [any(state.values()) for state in features]}
+
+
+def short_queue() -> Any:
+    """A queue of ten frames before a slow link: what does not fit is dropped, and counted."""
+    made = network(three_tier.layout(Sizes(1, 1)), 5e6, queue=15_140)
+    open_flow(made, "d1", "c1", [1_000_000]).times_s()
+    return {"drops": made.counters()["backbone", "up"].drops}
+
+
+def settings(on: str) -> Any:
+    wanted = on == "on"
+    made = network(three_tier.layout(Sizes(1, 1)), slow_start_after_idle=wanted, offload=wanted)
+    with made.inside("d1"), open("/proc/sys/net/ipv4/tcp_slow_start_after_idle") as file:
+        return [int(file.read()), made.describe()["offload"]]
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
