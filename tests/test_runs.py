@@ -125,7 +125,8 @@ def test_a_changing_backbone_makes_the_planner_change_its_plan(tmp_path: Path, k
     assert pair.plan_changes >= 2
     assert pair.failed == 0
     assert [p["reason"] for p in plans] == ["first", *["change"] * pair.replans]
-    assert all("edge_cloud" in p["change"]["paths"] for p in plans[1:])
+    causes = ["edge_cloud" in p["change"]["paths"] for p in plans[1:]]
+    assert all(causes) if knowledge == "true" else sum(causes) >= 2, "estimates may have other causes, too"
     used = {int(r["epoch"]) for r in rows(tmp_path / "run")}
     assert used == {p["epoch"] for p in plans if p["installed"]} or used < {p["epoch"] for p in plans if p["installed"]}
     assert len(used) >= 3

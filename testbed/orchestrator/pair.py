@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from testbed.backends.base import LinkCounters, Session
+from testbed.costs.network import MESSAGE_HEADER_BYTES
 from testbed.errors import AgentError, RunError
 from testbed.orchestrator import rows
 from testbed.orchestrator.account import WIDE_AREA_ROLES, Ledger, LinkBytes
@@ -65,6 +66,7 @@ class PairRun:
         self._ledger = Ledger(stage.world.layout)
         self._trouble: asyncio.Future[None] = self._loop.create_future()
         self._trouble.add_done_callback(lambda future: future.cancelled() or future.exception())  # it may go unread
+        self._probing: set[asyncio.Task[None]] = set()
         self.facts = PairFacts(model, planner)
 
     async def run(self) -> None:
@@ -85,6 +87,7 @@ class PairRun:
             await self._while_well(self._warm_up())
             self._start = self._loop.time()
             await self._while_well(self._measure(), stage.replay.run(self._start), self._control(), *self._probes())
+            await self._last_probes()
         except asyncio.CancelledError:
             self._tracker.abandon("Interrupted", "the run was interrupted")
             raise
@@ -92,6 +95,8 @@ class PairRun:
             await self._finish_what_flies()
             raise
         finally:
+            for probe in self._probing:
+                probe.cancel()
             for planner in self._planners.values():
                 planner.close()
             self._note_tracker()
@@ -216,27 +221,38 @@ class PairRun:
         return [self._probe(source, target, self._scenario.planning.probe_interval) for source, target in paths]
 
     async def _probe(self, source: str, target: str, interval: float) -> None:
-        """Probe one path again and again; a probe that gets no answer in a few intervals tells an upper bound of the rate."""
-        size = int(self._scenario.planning.probe_size)
-        patience = max(5.0 * interval, 1.0)
+        """Probe one path again and again. A probe under way outlives the cancellation of this (see `_last_probes`)."""
         while True:
             begun = self._loop.time()
-            try:
-                async with asyncio.timeout(patience):
-                    reply = await self._stage.fleet.clients[source].call("probe", {"peer": target, "size": size})
-                took, nbytes = float(reply.fields["rtt_s"]), int(reply.fields["bytes"])
-                self._ledger.book_transfer(source, target, nbytes)
-            except TimeoutError:
-                took, nbytes = self._loop.time() - begun, size
-            except AgentError as error:
-                self._stage.journal.emit("warning", text=f"probe from {source} to {target}: {error}", **self._names)
-                took = 0.0
-            if took > 0.0:
-                self._observer.probe(source, target, nbytes, took)
-                at_s = begun - self._start
-                fields = {"source": source, "target": target, "at_s": at_s, "bytes": nbytes, "seconds": took}
-                self._stage.journal.emit("probe", **self._names, **fields)
+            task = asyncio.create_task(self._one_probe(source, target, max(5.0 * interval, 1.0)))
+            self._probing.add(task)
+            task.add_done_callback(self._probing.discard)
+            await asyncio.shield(task)
             await sleep_until(begun + interval)
+
+    async def _one_probe(self, source: str, target: str, patience: float) -> None:
+        """Time one probe; one without an answer in good time tells an upper bound of the rate."""
+        size = int(self._scenario.planning.probe_size)
+        begun = self._loop.time()
+        try:
+            async with asyncio.timeout(patience):
+                reply = await self._stage.fleet.clients[source].call("probe", {"peer": target, "size": size})
+            took, nbytes = float(reply.fields["rtt_s"]), int(reply.fields["bytes"])
+            self._ledger.book_transfer(target, source, MESSAGE_HEADER_BYTES)
+        except TimeoutError:
+            took, nbytes = self._loop.time() - begun, size + MESSAGE_HEADER_BYTES
+        except AgentError as error:
+            self._stage.journal.emit("warning", text=f"probe from {source} to {target}: {error}", **self._names)
+            return
+        self._ledger.book_transfer(source, target, nbytes)
+        self._observer.probe(source, target, nbytes, took)
+        fields = {"source": source, "target": target, "at_s": begun - self._start, "bytes": nbytes, "seconds": took}
+        self._stage.journal.emit("probe", **self._names, **fields)
+
+    async def _last_probes(self) -> None:
+        """Wait for the probes that are under way, so that counters and accounts speak of the same bytes."""
+        if self._probing:
+            await asyncio.gather(*self._probing, return_exceptions=True)
 
     # -- trouble ----------------------------------------------------------------------------------------------------------
 
