@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -265,13 +264,26 @@ def test_plan_shows_regret_cuts_and_tiles(capsys, small):
     assert found[0]["regret"] < 0.0  # tiles beat the untiled optimum here
 
 
-def test_plan_looks_at_the_moment_that_is_asked_for(capsys):
-    def vgg(at: str) -> dict[str, Any]:
-        out, _ = said(capsys, "plan", "quickstart", "--model", "vgg16", "--planner", "d3", "--at", at, "--json", code=0)
-        return json.loads(out)["plans"][0]
+def test_plan_looks_at_the_moment_that_is_asked_for(capsys, small, tmp_path):
+    (tmp_path / "steps.csv").write_text("time_s,rate_mbps\n0,2\n2,60\n")
+    words = ("plan", small, "--model", "vgg16", "--planner", "optimal", "--set", "hosts.edge.profile=jetson-tx2", "--json")
+    trace = ("--set", "links.backbone.trace=steps.csv")
 
-    assert "cloud" not in vgg("0 s")["plan"]["tiers"]
-    assert "cloud" in vgg("2 s")["plan"]["tiers"]
+    def tiers(at: str) -> list[str]:
+        out, _ = said(capsys, *words, *trace, "--at", at, code=0)
+        found: list[str] = json.loads(out)["plans"][0]["plan"]["tiers"]
+        return found
+
+    assert "cloud" not in tiers("0 s")
+    assert "cloud" in tiers("2 s")
+
+
+def test_the_quickstart_makes_d3_re_partition_and_touch_less_than_a_full_plan(capsys, tmp_path):
+    words = ("run", "quickstart", "--backend", "sim", "--model", "vgg16", "--planner", "d3", "--planner", "optimal")
+    said(capsys, *words, "--set", "compute.tensors=sizes", "--out", tmp_path / "out", code=0)
+    d3, optimal = summarise(tmp_path / "out").pairs
+    assert d3.plan_changes >= 1
+    assert d3.touched_vertices / d3.replans < optimal.touched_vertices / optimal.replans == d3.vertices
 
 
 def test_models_lists_the_zoo_and_the_layers_of_one(capsys):
@@ -299,6 +311,7 @@ def test_traces_are_listed_shown_and_converted(capsys, tmp_path):
     assert json.loads(out)["period_s"] == 10.0
 
 
+@pytest.mark.slow
 def test_profiles_are_measured_shown_fitted_and_compared(capsys, tmp_path):
     (tmp_path / "tiny.py").write_text(
         "import torch.nn as nn\n"
