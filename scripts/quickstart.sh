@@ -21,7 +21,7 @@ if [ "$(fact "d['backends']['mininet']['ok']")" != True ]; then
 fi
 
 # Real time: two cores carry six hosts only when the scenario is slowed down, so fewer requests make it short again.
-changes=(--set run.time_scale=8 --set requests.count=3)
+changes=(--set run.time_scale=30 --set requests.count=2)
 if [ "$(fact "d['netem']")" != True ]; then
   echo
   echo "This kernel has no netem, so links cannot be delayed here: the same scenario without its delays, over Mininet."
