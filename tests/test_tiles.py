@@ -112,6 +112,7 @@ def test_random_stacks_in_random_grids(network: tuple[nn.Module, tuple[int, ...]
         assume(False)
     assume(size.numel() > 0)
     whole = reference(module, shape)
+    assume(not any(tensor.isnan().any() for tensor in whole.values.values()))  # infinities of the pools below, multiplied
     grid = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     stack = data.draw(st.sampled_from([*maximal_stacks(whole.graph), *stacks(whole.graph)]))
     finding = check_tiles(whole, [(stack, grid)])
@@ -144,6 +145,22 @@ def test_a_tile_that_reads_only_padding() -> None:
     made = [whole.model.run_tile(stack, box, piece) for box, piece in zip(boxes, pieces, strict=True)]
     found = whole.model.assemble(last, boxes, made)
     assert torch.allclose(found, whole.values[last], rtol=0, atol=1e-12)
+
+
+def test_a_dilated_max_pooling_that_meets_only_padding() -> None:
+    """Found by the property test: the whole map is minus infinity there, and so is the tile."""
+    module = nn.Sequential(nn.MaxPool2d((5, 1), 1, 0, 2), nn.MaxPool2d((2, 1), 1, (1, 0), 2)).eval()
+    whole = reference(module, (1, 1, 9, 4))
+    assert bool((whole.values[2] == -torch.inf).all())
+    assert check_tiles(whole, [((1, 2), (1, 1)), ((1, 2), (1, 3)), ((2,), (1, 2))]).failures == []
+
+
+def test_the_check_notices_a_wrong_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = reference(nn.Sequential(nn.Conv2d(1, 1, 3)), (1, 1, 9, 9))
+    right = whole.model.run_tile
+    for bad in (torch.inf, torch.nan):
+        monkeypatch.setattr(whole.model, "run_tile", lambda *a, bad=bad: right(*a).clone().fill_(bad))
+        assert len(check_tiles(whole, [((1,), (2, 2))]).failures) == 1
 
 
 def test_pieces_are_contiguous_and_no_larger_than_needed() -> None:
