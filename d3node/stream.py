@@ -20,13 +20,10 @@ import numpy as np
 from d3node import wire
 from d3node.auth import Handshake, refusal
 from d3node.channel import Message, Payload, Transfer
+from d3node.direct import DirectSocket
 from d3node.errors import AuthenticationError, ChannelClosed, ChannelError, ProtocolError
 
 STAGE_BYTES: Final = 1 << 16
-CHUNK_BYTES: Final = 1 << 20
-"""A large tensor is handed to the socket in views of this size; asyncio copies what the kernel does not take at once."""
-JOIN_BYTES: Final = 1 << 14
-"""Up to this much of the first tensor leaves in one write with the header, so that the header is not a packet of its own."""
 LINGER_S: Final = 2.0
 
 
@@ -75,38 +72,27 @@ class TcpChannel(asyncio.BufferedProtocol):
         self._error: ChannelError | None = None
         # writing
         self._writing = asyncio.Lock()
-        self._drained: asyncio.Future[None] | None = None
+        self._socket: DirectSocket | None = None
 
     # -- the Channel contract ------------------------------------------------------------------------------------------------
 
     async def send(self, message: Message) -> None:
         """Hand a message to the network in full. Raises ChannelClosed when the peer is gone, ProtocolError for illegal fields."""
         async with self._writing:
-            transport = self._usable()
+            sock = self._usable()
             head = wire.encode_head(message, self._loop.time())
             size = len(head)
-            views: list[memoryview] = []
+            views = [memoryview(head)]
             for payload in message.payloads:
                 if payload.nbytes:
                     if payload.data is None:
                         raise ProtocolError("a payload without data cannot be sent over a socket (tensors are sizes only)")
                     views.append(memoryview(payload.data).cast("B"))
                     size += payload.nbytes
-            if views:
-                taken = min(JOIN_BYTES, len(views[0]))
-                head += bytes(views[0][:taken])
-                views[0] = views[0][taken:]
-            transport.write(head)
             try:
-                for view in views:
-                    for offset in range(0, len(view), CHUNK_BYTES):
-                        if self._drained is not None:
-                            await self._drain()
-                        transport.write(view[offset : offset + CHUNK_BYTES])
-                if self._drained is not None:
-                    await self._drain()
-            except asyncio.CancelledError:
-                self.abort()  # half a frame is out: nothing that follows could be understood
+                await sock.write(views)
+            except (ChannelClosed, asyncio.CancelledError):
+                self.abort()  # half a frame may be out: nothing that follows could be understood
                 raise
             self.bytes_sent += size
 
@@ -163,7 +149,7 @@ class TcpChannel(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.set_write_buffer_limits(high=0)
+        self._socket = DirectSocket(self._loop, transport.get_extra_info("socket").fileno())
         if not self.peer:
             self.peer = _name(transport.get_extra_info("peername"))
         assert self._handshake is not None
@@ -187,6 +173,8 @@ class TcpChannel(asyncio.BufferedProtocol):
             self._end += nbytes
         else:
             self._filled += nbytes
+            if self._filled < len(self._target) and self._socket is not None:
+                self._filled += self._socket.read_more(self._target[self._filled :])
             if self._filled < len(self._target):
                 return
             self._target = None
@@ -208,16 +196,8 @@ class TcpChannel(asyncio.BufferedProtocol):
         self._target, self._buffers, self._header_room, self._header = None, [], None, None
         if not self._closed.done():
             self._closed.set_result(None)
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-
-    def pause_writing(self) -> None:
-        self._drained = self._loop.create_future()
-
-    def resume_writing(self) -> None:
-        drained, self._drained = self._drained, None
-        if drained is not None and not drained.done():
-            drained.set_result(None)
+        if self._socket is not None:
+            self._socket.close(str(self._error))
 
     # -- reading -------------------------------------------------------------------------------------------------------------
 
@@ -389,17 +369,12 @@ class TcpChannel(asyncio.BufferedProtocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _usable(self) -> asyncio.Transport:
-        if self._transport is None or self._transport.is_closing() or self._closed.done():
+    def _usable(self) -> DirectSocket:
+        if self._socket is None or self._transport is None or self._transport.is_closing() or self._closed.done():
             raise ChannelClosed(str(self._error or f"the connection with {self.peer} is closed"))
         if isinstance(self._error, ChannelClosed):
             raise ChannelClosed(str(self._error))
-        return self._transport
-
-    async def _drain(self) -> None:
-        if self._drained is not None:
-            await asyncio.shield(self._drained)
-        self._usable()
+        return self._socket
 
 
 def _name(address: object) -> str:

@@ -23,8 +23,6 @@ from d3node.stream import TcpChannel
 from d3node.wire import Limits
 
 log = logging.getLogger("d3node.tcp")
-NOT_SENT_BYTES: Final = 1 << 18
-"""Unsent data that the kernel may hold for a connection: `send` returns when a message is nearly out, not when it is buffered."""
 BACKLOG: Final = 128
 
 
@@ -138,8 +136,6 @@ class TcpTransport:
     def _prepare(self, sock: socket.socket) -> None:
         """Options of a TCP socket; accepted connections inherit them from the listening one."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
         if self._congestion_control is None:
             return
         option = getattr(socket, "TCP_CONGESTION", None)
