@@ -113,7 +113,10 @@ class PlanningTable(Table):
 
     planners: Names = ("d3",)
     replan: Literal["partial", "full", "never"] = "partial"
-    knowledge: Literal["estimated", "true"] = "estimated"
+    knowledge: Annotated[
+        Literal["estimated", "true"],
+        BeforeValidator(lambda given: "true" if given is True else given),  # unquoted in --set
+    ] = "estimated"
     interval: Duration = Field(default=0.2, description="period of the control loop", validate_default=False)
     band: Share = Field(default=0.2, description="relative change that counts", validate_default=False)
     samples: int = Field(default=2, ge=1, description="consecutive samples outside the band before a trigger")
