@@ -265,7 +265,9 @@ class Agent:
         self._orchestrator = outbox
         for peer, address in fields["peers"].items():
             if self._peers.get(peer, address) != address and peer in self._links:
-                self._links.pop(peer).close()
+                link = self._links.pop(peer)
+                self._bytes_sent += link.bytes_sent
+                link.close()
         self._peers = {str(peer): str(address) for peer, address in fields["peers"].items()}
         if tensors == "real" and self._models:
             Numerics(next(iter(self._real().values())), encoding, self.config.threads).prepare()
