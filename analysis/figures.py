@@ -68,7 +68,7 @@ def timeline(run: Run, model: str, planners: list[str] | None = None) -> Figure:
         for at_s in plan_changes(run, model, planner)["at_s"]:
             top.axvline(at_s, color=colours[planner], lw=0.9, ls=":")
     top.set(ylabel="latency (ms)", title=f"{model}: latency while the backbone changes (dotted: a new plan)", ylim=(0, None))
-    top.legend(ncols=len(planners), loc="upper center", frameon=True)
+    figure.legend(ncols=len(planners), loc="outside upper center", frameon=False)
     longest = max(planners, key=lambda p: rows[rows["planner"] == p]["submitted_s"].max())
     rate = link_rate(run, model, longest)
     bottom.step(rate["at_s"], rate["rate_mbps"], where="post", color="0.35", lw=1.2)
