@@ -17,6 +17,7 @@ ORDER = (
     "testbed.report",
     "testbed.orchestrator",
     "testbed.backends",
+    "testbed.kernel",
     "testbed.planners",
     "testbed.costs",
     "testbed.scenario",

@@ -1,0 +1,87 @@
+"""Jobs that the tests of the time-travel kernel run in a guest."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import ScenarioError
+
+Emit = Callable[..., None]
+
+
+def echo(emit: Emit, **arguments: Any) -> dict[str, Any]:
+    emit("said", words=arguments)
+    return {"arguments": arguments, "uid": os.getuid(), "release": os.uname().release, "threads": os.environ["OMP_NUM_THREADS"]}
+
+
+def nap(emit: Emit, naps: list[float]) -> list[float]:
+    """Sleep; compute a little between naps; the moments at which they ended."""
+    start, moments = time.monotonic(), []
+    for seconds in naps:
+        time.sleep(seconds)
+        moments.append(time.monotonic() - start)
+        emit("awake", at_s=moments[-1])
+        sum(range(200_000))
+    return moments
+
+
+def files(emit: Emit, inside: str, outside: str) -> dict[str, Any]:
+    """Write to a writable folder and try to write beside it."""
+    Path(inside, "written").write_text("by the guest")
+    refused = {}
+    for place in (outside, "/usr", "/"):
+        try:
+            Path(place, "d3-must-not-be").write_text("x")
+        except OSError as error:
+            refused[place] = os.strerror(error.errno or 0)
+    Path("/dev/shm/own").write_text("x")
+    return refused
+
+
+def refuse(emit: Emit) -> None:
+    raise ScenarioError("links.backbone: wrong")
+
+
+def stumble(emit: Emit) -> None:
+    raise ZeroDivisionError("by nothing")
+
+
+def die(emit: Emit) -> None:
+    os._exit(7)
+
+
+def spin(emit: Emit) -> None:
+    emit("spinning")
+    while True:
+        pass
+
+
+def wait_for_ever(emit: Emit) -> None:
+    emit("waiting")
+    time.sleep(1e9)
+
+
+def interrupted(emit: Emit, folder: str) -> None:
+    """Wait until interrupted, then tidy up."""
+    emit("waiting")
+    try:
+        while True:
+            time.sleep(0.5)
+            sum(range(300_000))
+    except KeyboardInterrupt:
+        Path(folder, "tidied").write_text("yes")
+        raise
+
+
+def children(emit: Emit) -> None:
+    """Leave processes behind."""
+    for _ in range(3):
+        if os.fork() == 0:
+            time.sleep(1e6)
+            os._exit(0)
+    emit("forked")
+    time.sleep(1e6)
