@@ -178,7 +178,7 @@ class Requests:
             if host in request.epoch.hosts and not request.ended:
                 self.fail(request, PeerLost.__name__, text, lost=host)
         devices = {e.device for e in self.epochs.values() if e.tier is not None and host in e.hosts}
-        for device in devices - {self.name, host}:
+        for device in sorted(devices - {self.name, host}):  # an order that does not depend on the hash seed
             self._post(device, Message("lost", {"host": host, "text": text}), None)
 
     # -- the World of requests -----------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ class Requests:
             towards = request.leader if isinstance(request, Hand) else epoch.device
             if towards != lost:
                 self._post(towards, Message("failure", request.fields(error=error, text=text)), None)
-        for helper in helpers - {self.name, lost}:
+        for helper in sorted(helpers - {self.name, lost}):
             self._post(helper, Message("cancel", request.fields()), None)
 
     def close(self) -> None:
@@ -338,7 +338,7 @@ class Requests:
         lead = self._leads.get(key)
         if lead is not None and not isinstance(lead, Origin):
             self._drop(lead)
-            for host in {work.host for step in lead.epoch.steps for work in step.tiles} - {self.name}:
+            for host in sorted({work.host for step in lead.epoch.steps for work in step.tiles} - {self.name}):
                 self._post(host, Message("cancel", lead.fields()), None)
 
     def _drop(self, request: Request) -> None:

@@ -26,6 +26,9 @@ def test_a_run_without_fault_is_trusted() -> None:
     ("figures", "verdict", "name"),
     [
         ({"wrong": 1}, "rejected", "answers"),
+        ({"failed": 1}, "degraded", "failed_requests"),
+        ({"failed": 9}, "degraded", "failed_requests"),
+        ({"failed": 10}, "rejected", "failed_requests"),
         ({"stray_ends": 1}, "rejected", "one_ending_each"),
         ({"missing_reports": 1}, "degraded", "reports"),
         ({"unbalanced_bytes": 1}, "degraded", "sender_receiver_bytes"),
@@ -49,6 +52,11 @@ def test_each_broken_invariant_is_named_and_decides(figures: dict[str, Any], ver
 def test_a_request_without_an_end_is_an_invariant_broken() -> None:
     lost = PairFacts("m", "p", requests=10, over=9)
     assert document([lost], [], None)["verdict"] == "rejected"
+
+
+def test_a_failed_request_is_told_as_a_share_with_its_count() -> None:
+    found = document([facts(failed=3)], [], None)
+    assert found["failing"] == ["m/p: failed_requests = 0.3 (bound 0), degraded: share of requests: 3 of 10 failed"]
 
 
 def test_what_the_backend_knows_counts_for_every_session() -> None:

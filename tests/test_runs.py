@@ -184,6 +184,8 @@ def test_a_request_that_misses_its_deadline_is_a_named_failure(tmp_path: Path) -
     assert len(found) == 3
     assert all(r["error"] and r["error_text"] and not r["latency_s"] for r in found)
     assert (summary.pairs[0].failed, summary.pairs[0].requests) == (3, 3)
+    assert summary.verdict == "rejected"
+    assert any("failed_requests = 1" in line for line in summary.failing)
 
 
 class Killing(SimBackend):

@@ -71,9 +71,15 @@ def _level(value: float, bounds: tuple[float, float]) -> Level:
     return "ok" if value <= bounds[0] else "degraded" if value <= bounds[1] else "rejected"
 
 
+def _failure_level(facts: PairFacts) -> Level:
+    """Latencies of a session in which requests failed are those of the others only; one without an answer has none at all."""
+    return "ok" if facts.failed == 0 else "rejected" if facts.failed >= facts.requests else "degraded"
+
+
 def invariants_of(facts: PairFacts) -> list[Invariant]:
     """The orchestrator's invariants of one session."""
     share = facts.overrun_s / facts.compute_s if facts.compute_s > 0.0 else 0.0
+    failed = facts.failed / facts.requests if facts.requests else 0.0
     lost = facts.requests - facts.over + facts.stray_ends
     gap_at = max(facts.gaps, key=lambda name: facts.gaps[name], default="")
     gap = facts.gaps.get(gap_at, 0.0)
@@ -82,6 +88,9 @@ def invariants_of(facts: PairFacts) -> list[Invariant]:
     )
     return [
         Invariant("answers", "rejected" if facts.wrong else "ok", float(facts.wrong), 0.0, wrong),
+        Invariant(
+            "failed_requests", _failure_level(facts), failed, 0.0, f"share of requests: {facts.failed} of {facts.requests} failed"
+        ),
         Invariant("one_ending_each", "rejected" if lost else "ok", float(lost), 0.0, "requests without an end, or with a second"),
         Invariant(
             "reports", "degraded" if facts.missing_reports else "ok", float(facts.missing_reports), 0.0, "reports that never came"
