@@ -139,16 +139,18 @@ class Agent:
             peer = first.fields["host"]
             self._inbound[channel] = peer
             requests = self._requests
+            before = first
             while True:
                 message = await channel.receive()
                 if message.kind in ("tensor", "tile", "tile_done", "answer"):
                     requests.data(peer, message)
                 elif message.kind == "probe":
-                    self._answer_probe(peer, message)
+                    self._answer_probe(peer, message, before)
                 elif message.kind in DATA_KINDS and message.kind not in ("hello", "refused"):
                     requests.data(peer, message)
                 else:
                     raise ProtocolError(f"a message of kind {message.kind!r} has no place between agents")
+                before = message
         except ProtocolError as error:
             log.warning("%s: refused %s: %s", self.config.name, peer, error)
             await _say(channel, error)
@@ -325,20 +327,28 @@ class Agent:
         timer = self._loop.call_later(self.config.probe_s, self._probe_late, number, peer)
         self._probes[number] = (outbox, fields["id"], self._loop.time(), timer)
         data = None if self.config.tensors == "sizes" else memoryview(bytearray(size))
-        what = {"id": number, "size": size, "reply": False, "start": 0.0, "end": 0.0, "bytes": 0}
+        what = {"id": number, "size": size, "reply": False, "start": 0.0, "end": 0.0, "bytes": 0, "gap": 0.0}
         self._post(str(peer), Message("probe", what, (Payload("uint8", (size,), size, data),)), None)
 
-    def _answer_probe(self, peer: str, message: Message) -> None:
+    def _answer_probe(self, peer: str, message: Message, before: Message) -> None:
+        """Send a probe back, or report one that came back. `before` is what came in on the connection before it."""
         fields, transfer = message.fields, message.transfer
         if not fields["reply"]:
             start, end, size = (transfer.sent_at, transfer.received_at, transfer.wire_bytes) if transfer else (0.0, 0.0, 0)
-            reply = {"id": fields["id"], "size": 0, "reply": True, "start": start, "end": end, "bytes": size}
+            gap = end - before.transfer.received_at if before.transfer else end
+            reply = {"id": fields["id"], "size": 0, "reply": True, "start": start, "end": end, "bytes": size, "gap": gap}
             self._post(peer, Message("probe", reply), None)
             return
         if (probe := self._probes.pop(fields["id"], None)) is not None:
             outbox, identity, begun, timer = probe
             timer.cancel()
-            answer = {"rtt_s": self._loop.time() - begun, "one_way_s": fields["end"] - fields["start"], "bytes": fields["bytes"]}
+            answer = {
+                "rtt_s": self._loop.time() - begun,
+                "one_way_s": fields["end"] - fields["start"],
+                "bytes": fields["bytes"],
+                "end": fields["end"],
+                "gap_s": fields["gap"],
+            }
             outbox.post(Message("ok", {"id": identity, **answer}))
 
     def _probe_late(self, number: int, peer: str) -> None:

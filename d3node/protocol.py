@@ -25,8 +25,9 @@ their own times, at the speed of the host that runs them). Every request ends wi
 device; every host that took part sends exactly one `report`, when it is through with the request (the device's comes before
 `done`). A request that a host refuses to start (`submit` without a plan, say) ends with `failed` like any other.
 
-Answers in `ok`: probe -> rtt_s, one_way_s (sent_at to received_at at the peer), bytes; stats -> see `d3node.stats`;
-install -> epoch; configure -> name, tier, version.
+Answers in `ok`: probe -> rtt_s, one_way_s (sent_at to received_at at the peer), bytes, end (received_at) and gap_s (end minus
+received_at of the message before it on its connection; shorter than its way means that it queued behind that one);
+stats -> see `d3node.stats`; install -> epoch; configure -> name, tier, version.
 
 Data plane (agent -> agent, on the shaped links; one connection per ordered pair of hosts, kept warm)
 
@@ -40,7 +41,7 @@ Data plane (agent -> agent, on the shaped links; one connection per ordered pair
 | failure   | request, epoch, error, text             | (to the device: the request cannot be done)  |
 | cancel    | request, epoch                          | (from the device: the request has failed)    |
 | lost      | host, text                              | (to the device: this host is gone)           |
-| probe     | id, size, reply, start, end, bytes      | uint8 bytes out, empty back                  |
+| probe     | id, size, reply, start, end, bytes, gap | uint8 bytes out, empty back                  |
 | refused   | id, error, text                         | (last words before a connection is closed)   |
 
 Records of a report (times are event-loop seconds of the reporting host)

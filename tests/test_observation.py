@@ -158,3 +158,37 @@ def test_clairvoyance_knows_links_and_shares_at_once_and_learns_nothing() -> Non
     assert watch.network(SITE).edge_cloud.rate_bps == 1e6
     assert watch.network(SITE).edge_cloud.delay_s == pytest.approx(0.2)
     assert watch.costs().speed["e2"] == 0.3
+
+
+def test_a_probe_that_queued_behind_a_tensor_says_nothing() -> None:
+    watch = observer(smoothing=1.0)
+    behind = frame_bytes(16_000) * 8 / 10e6
+    assert not watch.probe("e1", "c1", 16_000, 0.150 + 0.030, gap_s=behind, end=0.165)
+    assert watch.network(SITE).edge_cloud.rate_bps == 10e6
+    assert watch.take_fresh() == set()
+    assert watch.probe("e1", "c1", 16_000, 4 * behind + 0.030, gap_s=0.5, end=1.0)
+    assert watch.network(SITE).edge_cloud.rate_bps == pytest.approx(2.5e6)
+
+
+def test_a_tensor_that_queued_behind_a_probe_is_not_blamed_for_it() -> None:
+    watch = observer(smoothing=1.0)
+    probe = frame_bytes(60_000) * 8 / 10e6
+    watch.probe("e1", "c1", 60_000, probe + 0.030, gap_s=1.0, end=probe + 0.015)
+    tensor = moved("e1", "c1", 60_000, 0.0, 10e6, delay=0.015)  # handed to the socket at once, on the wire behind the probe
+    tensor["records"][0]["end"] += probe
+    learn(watch, tensor)
+    assert watch.network(SITE).edge_cloud.rate_bps == pytest.approx(10e6, rel=1e-6)
+
+
+def test_a_probe_after_a_tensor_does_not_hide_the_tensor() -> None:
+    watch = observer(smoothing=1.0)
+    watch.probe("e1", "c1", 16_000, 0.1, gap_s=1.0, end=5.0)  # heard of before the request of the tensor is over
+    learn(watch, moved("e1", "c1", 500_000, 0.0, 4e6, delay=0.015))
+    assert watch.network(SITE).edge_cloud.rate_bps == pytest.approx(4e6, rel=1e-6)
+
+
+def test_planners_are_not_told_of_jitter() -> None:
+    watch = observer()
+    for jitter in (1.004, 0.997, 1.006, 0.995):
+        learn(watch, computed("e1", (0, [1], 0.01 * jitter), (1, [2, 3], 0.02 * jitter)))
+    assert watch.costs().speed.get("e1", 1.0) == 1.0

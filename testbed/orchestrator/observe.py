@@ -6,6 +6,7 @@ probes where the scenario asks for them; delays are taken from the state at scen
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,6 +28,13 @@ SMALLEST_BYTES = 16_000
 
 SHORTEST_S = 1e-6
 """Computations and transfers shorter than this are ignored."""
+
+SETTLED = 0.01
+"""Planners are told of a host's speed, or of a step's factor, when it is this far (relative) from what they were last told: the
+jitter of clocks is no news, and prices that planners keep stay good."""
+
+REMEMBERED = 16
+"""Transfers of a connection whose ends are kept, to see what queued behind what."""
 
 SAME_FACTOR = 1e-4
 """A step whose share of its host's time is this close to the expected one has not drifted."""
@@ -63,7 +71,9 @@ class Observer:
         self._reference: dict[tuple[object, ...], float] = {}
         self._fresh: set[Key | Pair] = set()
         self._seen_version = -1
-        self._free_from: dict[Pair, float] = {}
+        self._told_speeds: dict[str, float] = {}
+        self._told_factors: dict[tuple[int, Tier], float] = {}
+        self._ends: dict[Pair, deque[float]] = {}
         self.samples = 0
 
     # -- what planners are told -------------------------------------------------------------------------------------------
@@ -88,8 +98,8 @@ class Observer:
         if self.clairvoyant:
             shares = {host: share * told.speed.get(host, 1.0) for host, share in self._truth.shares.items()}
             return replace(told, speed={**told.speed, **shares})
-        factors = {key: factor * told.factor.get(key, 1.0) for key, factor in self._factors.items()}
-        return replace(told, speed={**told.speed, **self._speeds}, factor={**told.factor, **factors})
+        factors = {key: factor * told.factor.get(key, 1.0) for key, factor in self._told_factors.items()}
+        return replace(told, speed={**told.speed, **self._told_speeds}, factor={**told.factor, **factors})
 
     def values(self, site: Site) -> dict[Key, float]:
         """All values that a trigger watches for one device."""
@@ -101,7 +111,7 @@ class Observer:
             found["delay", name] = path.delay_s
         for host in (site.device, *site.edge_hosts, site.cloud):
             found["speed", host] = costs.speed.get(host, 1.0)
-        for (v, _), factor in self._factors.items():
+        for (v, _), factor in self._told_factors.items():
             found["factor", v] = factor
         return found
 
@@ -123,16 +133,28 @@ class Observer:
         """The keys of one device's values that fresh samples bear on."""
         found: list[Key] = [("rate", name) for name, pair in _pairs(site).items() if pair in fresh]
         found += [("speed", host) for host in (site.device, *site.edge_hosts, site.cloud) if ("speed", host) in fresh]
-        found += [("factor", v) for (v, _) in self._factors if ("factor", v) in fresh]
+        found += [("factor", v) for (v, _) in self._told_factors if ("factor", v) in fresh]
         return found
 
     # -- samples ----------------------------------------------------------------------------------------------------------
 
-    def probe(self, source: str, target: str, nbytes: int, seconds: float) -> None:
-        """A probe of some bytes took this long from first byte sent to the reply's arrival."""
-        delay = self._delay_s((source, target)) + self._delay_s((target, source))
-        if seconds - delay > SHORTEST_S:
-            self._sample_rate((source, target), frame_bytes(nbytes) * 8.0 / (seconds - delay))
+    def probe(
+        self, source: str, target: str, nbytes: int, seconds: float, gap_s: float | None = None, end: float | None = None
+    ) -> bool:
+        """A probe of some bytes took this long from first byte sent to the reply's arrival. Whether that is taken as a sample.
+
+        `gap_s`: between the message before it on its connection and the probe, at the receiver; `end`: when that had it.
+        A probe that came closer behind that message than its own way takes had queued behind it. It says next to nothing of
+        the rate (a 16 kB probe behind a 150 kB tensor looks ten times too slow), and the tensor's transfer will say it better.
+        """
+        there = self._delay_s((source, target))
+        took = seconds - there - self._delay_s((target, source))
+        if end is not None:
+            self._ends_of((source, target)).append(end - there)
+        if took <= SHORTEST_S or (gap_s is not None and gap_s < took):
+            return False
+        self._sample_rate((source, target), frame_bytes(nbytes) * 8.0 / took)
+        return True
 
     def request(self, request: Request) -> None:
         """Learn from the reports of one request that is over."""
@@ -161,9 +183,10 @@ class Observer:
         for flow in flows:
             pair = (flow.source, flow.target)
             delay = self._delay_s(pair)
-            begin = max(flow.start, self._free_from.get(pair, flow.start))
-            flow.start, flow.end = begin, flow.end - delay
-            self._free_from[pair] = flow.end
+            flow.end -= delay
+            ends = self._ends_of(pair)
+            flow.start = max([flow.start, *(end for end in ends if end < flow.end)])
+            ends.append(flow.end)
             if flow.end - flow.start > SHORTEST_S:
                 kept.append(flow)
         for flow in kept:
@@ -172,6 +195,12 @@ class Observer:
             if rivals:
                 rate *= self._crowding(flow, rivals)
             self._sample_rate((flow.source, flow.target), rate)
+
+    def _ends_of(self, pair: Pair) -> deque[float]:
+        found = self._ends.get(pair)
+        if found is None:
+            found = self._ends[pair] = deque(maxlen=REMEMBERED)
+        return found
 
     def _delay_s(self, pair: Pair) -> float:
         found = self._delays.get(pair)
@@ -216,10 +245,11 @@ class Observer:
         if expected <= SHORTEST_S:
             return
         speed = expected / observed
-        before = self._speeds.get(host)
-        if before is None:
-            before = self._model.told_costs.speed.get(host, 1.0)
-        self._speeds[host] = before + self._weight * (speed - before)
+        nominal = self._model.told_costs.speed.get(host, 1.0)
+        before = self._speeds.get(host, nominal)
+        now = self._speeds[host] = before + self._weight * (speed - before)
+        if _is_news(now, self._told_speeds.get(host, nominal)):
+            self._told_speeds[host] = now
         self._fresh.add(("speed", host))
         self.samples += 1
         if len(records) < 2:
@@ -234,7 +264,9 @@ class Observer:
             return
         for v in record["vertices"]:
             before = self._factors.get((v, tier), 1.0)
-            self._factors[v, tier] = before + self._weight * (factor - before)
+            now = self._factors[v, tier] = before + self._weight * (factor - before)
+            if _is_news(now, self._told_factors.get((v, tier), 1.0)):
+                self._told_factors[v, tier] = now
             self._fresh.add(("factor", v))
 
     def _reference_s(self, epoch: Epoch, tier: Tier, host: str, record: dict[str, Any]) -> float:
@@ -252,6 +284,10 @@ class Observer:
                 found = told.run_s(record["vertices"], tier)
             self._reference[key] = found
         return found
+
+
+def _is_news(value: float, told: float) -> bool:
+    return abs(value - told) > SETTLED * told
 
 
 @cache

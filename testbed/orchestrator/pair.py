@@ -234,10 +234,12 @@ class PairRun:
         """Time one probe; one without an answer in good time tells an upper bound of the rate."""
         size = int(self._scenario.planning.probe_size)
         begun = self._loop.time()
+        gap_s = end = None
         try:
             async with asyncio.timeout(patience):
                 reply = await self._stage.fleet.clients[source].call("probe", {"peer": target, "size": size})
             took, nbytes = float(reply.fields["rtt_s"]), int(reply.fields["bytes"])
+            gap_s, end = float(reply.fields["gap_s"]), float(reply.fields["end"])
             self._ledger.book_transfer(target, source, MESSAGE_HEADER_BYTES)
         except TimeoutError:
             took, nbytes = self._loop.time() - begun, size + MESSAGE_HEADER_BYTES
@@ -245,8 +247,8 @@ class PairRun:
             self._stage.journal.emit("warning", text=f"probe from {source} to {target}: {error}", **self._names)
             return
         self._ledger.book_transfer(source, target, nbytes)
-        self._observer.probe(source, target, nbytes, took)
-        fields = {"source": source, "target": target, "at_s": begun - self._start, "bytes": nbytes, "seconds": took}
+        used = self._observer.probe(source, target, nbytes, took, gap_s, end)
+        fields = {"source": source, "target": target, "at_s": begun - self._start, "bytes": nbytes, "seconds": took, "used": used}
         self._stage.journal.emit("probe", **self._names, **fields)
 
     async def _last_probes(self) -> None:
