@@ -6,9 +6,12 @@ Names are listed without importing anything; a class or function is imported whe
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any, cast
 
 from testbed.backends.base import Backend
@@ -26,8 +29,11 @@ _GROUPS: dict[str, tuple[str, type[TestbedError]]] = {
     "testbed.topologies": ("topology", ScenarioError),
 }
 
-MOST_FAITHFUL_FIRST = ("vkernel", "mininet", "sim")
-"""Order in which `--backend auto` tries backends; "hosts" needs an inventory and is never taken unasked."""
+_FILE = ".py:"
+"""Marks a planner that is given as a file and a class in it."""
+
+MOST_FAITHFUL_FIRST = ("mininet", "sim")
+"""Order in which `--backend auto` tries backends; "hosts" needs an inventory and is never taken unasked, "vkernel" not yet."""
 
 
 @cache
@@ -51,8 +57,16 @@ def topologies() -> tuple[str, ...]:
 
 
 def planner(name: str) -> Planner:
-    """A planner by name. Raises PlannerError for an unknown one."""
-    return cast(Planner, _load("testbed.planners", name)())
+    """A planner by name, or from a file: "path.py:Class". Raises PlannerError for an unknown one."""
+    made = (_from_file(name) if _FILE in name else _load("testbed.planners", name))()
+    if not all(callable(getattr(made, method, None)) for method in ("plan", "replan")):
+        raise PlannerError(f'planner "{name}" needs methods plan and replan (see testbed/planners/base.py)')
+    return cast(Planner, made)
+
+
+def planner_label(name: str) -> str:
+    """What a planner is called in results: its name, or "file.py:Class" without the folder."""
+    return Path(name).name if _FILE in name else name
 
 
 def backend(name: str) -> Backend:
@@ -86,7 +100,9 @@ def layout(table: TopologyTable) -> Layout:
 
 
 def check_known(group: str, name: str) -> None:
-    """Raise the group's error, naming the nearest known name, unless `name` is registered; imports nothing."""
+    """Raise the group's error, naming the nearest known name, unless `name` is registered or a planner's file. No imports."""
+    if group == "testbed.planners" and _FILE in name:
+        return
     if name not in _found(group):
         kind, error = _GROUPS[group]
         raise error(f'unknown {kind} "{name}"{suggestion(name, _found(group))}')
@@ -100,3 +116,21 @@ def _load(group: str, name: str) -> Any:
     except (ImportError, AttributeError) as cause:
         kind = _GROUPS[group][0]
         raise InputError(f'{kind} "{name}" ({point.value}) cannot be imported: {cause}') from cause
+
+
+def _from_file(name: str) -> Callable[[], Any]:
+    """The class (or function) that makes the planner of "path.py:Class"."""
+    path, _, attribute = name.rpartition(":")
+    spec = spec_from_file_location(f"{Path(path).stem}_{abs(hash(path))}", path)
+    if spec is None or spec.loader is None:
+        raise PlannerError(f'planner "{name}" cannot be loaded: {path} is no Python file')
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, attribute)
+    except Exception as cause:
+        raise PlannerError(f'planner "{name}" cannot be loaded: {type(cause).__name__}: {cause}') from cause
+    if not callable(found):
+        raise PlannerError(f'planner "{name}" cannot be loaded: {attribute} is no class')
+    return cast(Callable[[], Any], found)

@@ -12,10 +12,16 @@ from testbed.scenario.schema import Scenario
 
 Json = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
 ScenarioName = Annotated[
-    str, typer.Argument(metavar="SCENARIO", help='A scenario file (.toml), or a shipped one by name, such as "quickstart".')
+    str,
+    typer.Argument(
+        metavar="SCENARIO", help='A scenario file (.toml), a shipped one such as "quickstart", or a run folder to repeat.'
+    ),
 ]
 Planners = Annotated[
-    list[str] | None, typer.Option("--planner", metavar="NAME", help="A planner; repeat for several. Replaces the scenario's.")
+    list[str] | None,
+    typer.Option(
+        "--planner", metavar="NAME", help="A planner, or one of your own as file.py:Class; repeatable. Replaces the scenario's."
+    ),
 ]
 Models = Annotated[
     list[str] | None,
@@ -42,7 +48,7 @@ def scenario_of(
     """The scenario a command line asks for. Raises ScenarioError."""
     given = list(overrides or ())
     if planners:
-        given.append(f"planning.planners={_strings(planners)}")
+        given.append(f"planning.planners={_strings([_located(planner) for planner in planners])}")
     if models:
         given.append(f"model.names={_strings([_located(model) for model in models])}")
     if seed is not None:
@@ -55,6 +61,6 @@ def _strings(values: list[str]) -> str:
     return "[" + ", ".join(f'"{value}"' for value in quoted) + "]"
 
 
-def _located(model: str) -> str:
-    """A `.pt2` file given on the command line is relative to the current folder, not to the scenario's."""
-    return str(Path(model).resolve()) if model.endswith(".pt2") else model
+def _located(name: str) -> str:
+    """A `.pt2` or `.py:` file given on the command line is relative to the current folder, not to the scenario's."""
+    return str(Path(name).resolve()) if name.endswith(".pt2") or ".py:" in name else name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -16,15 +16,21 @@ from testbed.cli.console import FAILED, INTERRUPTED, OK, REJECTED, err, note, ou
 from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, Seed, scenario_of
 from testbed.cli.progress import RunProgress
 from testbed.errors import BackendError, InputError, TestbedError
-from testbed.orchestrator import RunSummary, run, summarise
+from testbed.orchestrator import RunSummary, provenance, run, summarise
 from testbed.orchestrator.world import prepare
 from testbed.report import load
 from testbed.report.forecast import forecasts
 from testbed.report.tables import conditions, failure_lines, speedups, summary_table, verdict_lines
+from testbed.scenario.load import manifest_of
 from testbed.scenario.schema import Scenario
 
 BackendName = Annotated[
-    str, typer.Option("--backend", metavar="NAME", help='A backend, or "auto": the most faithful one that can run this here.')
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help='A backend, or "auto": the most faithful one that can run this here. Default: auto; for a run folder, its own.',
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder, empty or new. Default: runs/SCENARIO-TIME.")]
 Capture = Annotated[bool, typer.Option("--capture", help="Also capture the packets of wide-area links (emulated networks).")]
@@ -33,7 +39,7 @@ Capture = Annotated[bool, typer.Option("--capture", help="Also capture the packe
 @verb(app, "run")
 def run_command(
     scenario: ScenarioName,
-    backend: BackendName = "auto",
+    backend: BackendName = None,
     planners: Planners = None,
     models: Models = None,
     seed: Seed = None,
@@ -43,13 +49,18 @@ def run_command(
     as_json: Json = False,
 ) -> int:
     """Run a scenario: inference times, backbone bytes and a verdict, for every model and planner."""
+    earlier = manifest_of(scenario)
     wanted = scenario_of(scenario, overrides, planners, models, seed)
     for name in wanted.planning.planners:
         registry.check_known("testbed.planners", name)
     folder = target or Path("runs", f"{wanted.name}-{datetime.now():%Y%m%d-%H%M%S}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--out {folder}: exists and is not empty; results of a run go to a folder of their own")
-    chosen, why = _backend(backend, wanted)
+    if earlier is None:
+        chosen, why = _backend(backend or "auto", wanted)
+    else:
+        chosen, why = _backend(backend or earlier["backend"]["name"], wanted)
+        _note_differences(earlier)
     if wanted.planning.options:
         list(forecasts(prepare(wanted)))  # a wrong option should end the run before it starts, not at its planner's turn
     if capture:
@@ -105,6 +116,17 @@ def _backend(name: str, scenario: Scenario) -> tuple[Backend, str]:
     if not support.ok:
         raise BackendError(f"backend {name} cannot run this here:\n" + "\n".join(support.reasons))
     return chosen, "as asked"
+
+
+def _note_differences(earlier: dict[str, Any]) -> None:
+    """Say what may keep a repeated run from being the same."""
+    then, now = earlier.get("versions", {}), provenance.versions()
+    for name in sorted(then.keys() & now.keys()):
+        if then[name] != now[name]:
+            note(f"the earlier run had {name} {then[name]}; this one has {now[name]}")
+    before, here = ((state or {}).get("commit") for state in (earlier.get("git"), provenance.git_state()))
+    if before and here and before != here:
+        note(f"the earlier run was made at commit {before[:12]} of the testbed; this is {here[:12]}")
 
 
 def _capture(backend: Backend, folder: Path) -> None:

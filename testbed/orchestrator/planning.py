@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from d3node.errors import PlanError
-from testbed.errors import RunError
+from testbed.errors import RunError, TestbedError
 from testbed.orchestrator.epochs import Epoch, Epochs
 from testbed.orchestrator.observe import Observer, Pair
 from testbed.orchestrator.trigger import Key, Trigger
@@ -105,9 +105,15 @@ class DevicePlanner:
     async def _ask(self, problem: Problem, change: Change | None) -> tuple[Decision, float]:
         """Ask the planner, beside the event loop where its clock is real, so that replay and requests go on meanwhile."""
         current = self._epoch
-        if change is None or current is None or self._table.replan == "full":
-            return await _aside(lambda: timed(lambda: self._planner.plan(problem)))
-        return await _aside(lambda: timed(lambda: self._planner.replan(problem, current.plan, change)))
+        try:
+            if change is None or current is None or self._table.replan == "full":
+                return await _aside(lambda: timed(lambda: self._planner.plan(problem)))
+            return await _aside(lambda: timed(lambda: self._planner.replan(problem, current.plan, change)))
+        except (TestbedError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # planners are anybody's code
+            what = f"{type(error).__name__}: {error}"
+            raise RunError(f"planner {self._name!r} failed on {self._model.name!r}: {what}") from error
 
     def _account(
         self, problem: Problem, decision: Decision, change: Change | None, seconds: float, installed: bool

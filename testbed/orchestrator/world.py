@@ -115,6 +115,6 @@ def prepare(scenario: Scenario, planners: Mapping[str, Planner] | None = None) -
         links=links_of(scenario, layout),
         hosts=hosts_of(scenario, layout),
         models=models,
-        planners=planners or {name: registry.planner(name) for name in scenario.planning.planners},
+        planners=planners or {registry.planner_label(name): registry.planner(name) for name in scenario.planning.planners},
         sites=sites_of(layout, scenario.network.route),
     )

@@ -1,10 +1,11 @@
-"""Scenario files (TOML) and `--set` overrides to a validated `Scenario`; every mistake is named with file, line and key.
+"""Scenario files (TOML), manifests of runs and `--set` overrides to a validated `Scenario`; mistakes are named with file and key.
 
 What a layout makes of `[links]` and `[hosts]` is in `links.py`; whether planners and models exist is for those who import them.
 """
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -17,8 +18,10 @@ from pydantic_core import ErrorDetails
 from testbed.errors import ScenarioError
 from testbed.names import nearest, suggestion
 from testbed.scenario.schema import Scenario, Table
+from testbed.scenario.units import Si
 
 KeyPath = tuple[str, ...]
+MANIFEST = "manifest.json"
 
 
 def shipped() -> dict[str, Path]:
@@ -27,10 +30,12 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str | Path) -> Path:
-    """The scenario file for a path, or for the name of a shipped one. Raises ScenarioError if there is neither."""
+    """The file for a path (a run folder's is its manifest), or for the name of a shipped scenario. Raises ScenarioError."""
     path = Path(name)
     if path.is_dir():
-        raise ScenarioError(f"{path} is a folder; give a scenario file (.toml)")
+        if (path / MANIFEST).is_file():
+            return path / MANIFEST
+        raise ScenarioError(f"{path} is a folder without a run; give a scenario file (.toml), or a run folder to repeat")
     if path.is_file():
         return path
     known = shipped()
@@ -40,11 +45,15 @@ def find(name: str | Path) -> Path:
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
-    """Read a scenario file (or a shipped scenario by name) and apply `key.path=value` overrides, later ones last.
+    """Read a scenario file (or a shipped one by name, or what a run's manifest says) and apply `key.path=value` overrides,
+    later ones last.
 
-    `directory` is set to the file's folder. Raises ScenarioError.
+    `directory` is set to the file's folder; a manifest knows its own. Raises ScenarioError.
     """
     file = find(path)
+    manifest = manifest_of(file)
+    if manifest is not None:
+        return build(_recorded(manifest["scenario"], file), overrides, file=file)
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -54,6 +63,20 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{file}: not valid TOML: {error}") from error
     return build(raw, overrides, file=file, text=text)
+
+
+def manifest_of(name: str | Path) -> dict[str, Any] | None:
+    """The manifest that a scenario is read from, if it is a run folder or a manifest. Raises ScenarioError."""
+    file = find(name)
+    if file.suffix != ".json":
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"), parse_float=Si)
+    except (OSError, ValueError) as error:
+        raise ScenarioError(f"{file}: not a manifest: {error}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("scenario"), dict):
+        raise ScenarioError(f"{file}: not the manifest of a run: it has no scenario")
+    return found
 
 
 def build(raw: dict[str, Any], overrides: Sequence[str] = (), *, file: Path | None = None, text: str = "") -> Scenario:
@@ -73,14 +96,32 @@ def build(raw: dict[str, Any], overrides: Sequence[str] = (), *, file: Path | No
         raise ScenarioError("\n".join(dict.fromkeys(problems))) from None
 
 
+def _recorded(raw: dict[str, Any], manifest: Path) -> dict[str, Any]:
+    """A manifest's scenario; files that it names lie where they lay, or beside a manifest that came from another machine."""
+    directory = raw.get("directory")
+    here = isinstance(directory, str) and Path(directory).is_dir()
+    return raw if here else {**raw, "directory": str(manifest.resolve().parent)}
+
+
 def _located(scenario: Scenario) -> Scenario:
-    """Files of models and weights made absolute, so that nobody else has to know what they are relative to."""
-    model = scenario.model
+    """Files of models, weights and planners made absolute, so that nobody else has to know what they are relative to."""
+    model, planning = scenario.model, scenario.planning
     names = tuple(_file(scenario, "model.names", n) if n.endswith(".pt2") else n for n in model.names)
     weights = {name: _file(scenario, f"model.weights.{name}", path) for name, path in model.weights.items()}
-    if names == model.names and weights == model.weights:
+    planners = tuple(_planner_file(scenario, n) if ".py:" in n else n for n in planning.planners)
+    if (names, weights, planners) == (model.names, model.weights, planning.planners):
         return scenario
-    return scenario.model_copy(update={"model": model.model_copy(update={"names": names, "weights": weights})})
+    return scenario.model_copy(
+        update={
+            "model": model.model_copy(update={"names": names, "weights": weights}),
+            "planning": planning.model_copy(update={"planners": planners}),
+        }
+    )
+
+
+def _planner_file(scenario: Scenario, name: str) -> str:
+    file, _, attribute = name.rpartition(":")
+    return f"{_file(scenario, 'planning.planners', file)}:{attribute}"
 
 
 def _file(scenario: Scenario, key: str, name: str) -> str:

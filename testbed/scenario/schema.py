@@ -20,7 +20,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(
 class Table(BaseModel):
     """Base of all tables: frozen, unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelTable(Table):
@@ -50,7 +50,7 @@ class LinkTable(Table):
     rate_down: Rate | None = Field(default=None, gt=0.0, description='rate towards the devices; same as "rate" if absent')
     delay: Duration | None = Field(default=None, description="one way")
     loss: Share | None = Field(default=None, ge=0.0, lt=1.0)
-    queue: Size | None = Field(default=None, description="bytes of queue; derived from rate and delay if absent")
+    queue: Size | None = Field(default=None, gt=0.0, description="bytes of queue; derived from rate and delay if absent")
     trace: str | None = Field(default=None, description="file (relative to the scenario), or a name of a shipped trace")
     trace_direction: Literal["up", "down", "both"] | None = None
     trace_scale: float | None = Field(default=None, gt=0.0, description="multiplies the trace's rate")
@@ -93,10 +93,12 @@ class RequestsTable(Table):
 
     count: int = Field(default=10, ge=1)
     arrival: Literal["closed", "fixed", "poisson"] = "closed"
-    rate: Frequency | None = Field(default=None, description="for fixed and poisson arrivals")
+    rate: Frequency | None = Field(default=None, gt=0.0, description="for fixed and poisson arrivals")
     think_time: Duration = Field(default=0.0, description="pause after an answer (closed loop)", validate_default=False)
     warmup: int = Field(default=1, ge=0, description="requests before the measured ones, to warm connections")
-    deadline: Duration = Field(default=60.0, validate_default=False)
+    deadline: Duration = Field(
+        default=60.0, gt=0.0, description="a request ends with an error after this long", validate_default=False
+    )
     distinct_inputs: int = Field(default=2, ge=1, description="different images, sent in turn")
 
     @model_validator(mode="after")
@@ -117,12 +119,12 @@ class PlanningTable(Table):
         Literal["estimated", "true"],
         BeforeValidator(lambda given: "true" if given is True else given),  # unquoted in --set
     ] = "estimated"
-    interval: Duration = Field(default=0.2, description="period of the control loop", validate_default=False)
+    interval: Duration = Field(default=0.2, gt=0.0, description="period of the control loop", validate_default=False)
     band: Share = Field(default=0.2, description="relative change that counts", validate_default=False)
     samples: int = Field(default=2, ge=1, description="consecutive samples outside the band before a trigger")
     smoothing: float = Field(default=0.5, gt=0.0, le=1.0, description="weight of the newest sample in the estimate")
-    probe_interval: Duration | None = Field(default=None, description="active probes this often; none if absent")
-    probe_size: Size = Field(default=65536.0, validate_default=False)
+    probe_interval: Duration | None = Field(default=None, gt=0.0, description="active probes this often; none if absent")
+    probe_size: Size = Field(default=65536.0, ge=1.0, description="bytes that a probe sends", validate_default=False)
     options: dict[str, Any] = Field(default_factory=dict, description="options of the planners")
 
 
@@ -130,7 +132,7 @@ class RunTable(Table):
     """`[run]`."""
 
     time_scale: float = Field(default=1.0, gt=0.0, description="slow real-time backends down by this factor")
-    wall_limit: Duration | None = Field(default=None, description="stop the run after this much wall-clock time")
+    wall_limit: Duration | None = Field(default=None, gt=0.0, description="stop the run after this much wall-clock time")
 
 
 class Scenario(Table):

@@ -1,11 +1,21 @@
-"""Quantities with units in strings: "30 Mbit/s", "20 ms", "1.5 MB", "2 /s", "5 %". A bare number is an error, on purpose."""
+"""Quantities with units in strings: "30 Mbit/s", "20 ms", "1.5 MB", "2 /s", "5 %". A bare number is an error, on purpose.
+
+Only what comes from a manifest, which is written in SI, counts without a unit: such numbers are `Si`.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BeforeValidator
+
+
+class Si(float):
+    """A number that is known to be in bit/s, seconds, bytes or /s."""
+
 
 _SCALE: dict[str, dict[str, float]] = {
     "rate": {"bit/s": 1.0, "kbit/s": 1e3, "Mbit/s": 1e6, "Gbit/s": 1e9},
@@ -28,7 +38,10 @@ def parse(kind: str, value: object) -> float:
     if not found or found.group(2) not in _SCALE[kind]:
         hint = _hint(kind, found.group(2)) if found else ""
         raise ValueError(f"{value!r} is not a {kind}{hint}: give a number and one of {units}, such as {_EXAMPLE[kind]}")
-    return float(found.group(1)) * _SCALE[kind][found.group(2)]
+    number = float(found.group(1)) * _SCALE[kind][found.group(2)]
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is too large")
+    return number
 
 
 def _hint(kind: str, unit: str) -> str:
@@ -48,8 +61,29 @@ _ALIASES = {
 }
 _EXAMPLE = {"rate": '"30 Mbit/s"', "duration": '"20 ms"', "size": '"10 MB"', "frequency": '"2 /s"', "share": '"5 %"'}
 
-Rate = Annotated[float, BeforeValidator(lambda v: parse("rate", v))]
-Duration = Annotated[float, BeforeValidator(lambda v: parse("duration", v))]
-Size = Annotated[float, BeforeValidator(lambda v: parse("size", v))]
-Frequency = Annotated[float, BeforeValidator(lambda v: parse("frequency", v))]
-Share = Annotated[float, BeforeValidator(lambda v: parse("share", v))]
+
+@dataclass(frozen=True)
+class Quantity:
+    """Marks a schema's field as a quantity; `unit` is what its validated number counts."""
+
+    kind: str
+    unit: str
+
+    def __call__(self, value: object) -> float:
+        """The validator of such a field."""
+        return float(value) if isinstance(value, Si) else parse(self.kind, value)
+
+    @property
+    def example(self) -> str:
+        """How one is written."""
+        return _EXAMPLE[self.kind]
+
+
+RATE, DURATION, SIZE = Quantity("rate", "bit/s"), Quantity("duration", "s"), Quantity("size", "B")
+FREQUENCY, SHARE = Quantity("frequency", "/s"), Quantity("share", "")
+
+Rate = Annotated[float, BeforeValidator(RATE), RATE]
+Duration = Annotated[float, BeforeValidator(DURATION), DURATION]
+Size = Annotated[float, BeforeValidator(SIZE), SIZE]
+Frequency = Annotated[float, BeforeValidator(FREQUENCY), FREQUENCY]
+Share = Annotated[float, BeforeValidator(SHARE), SHARE]
