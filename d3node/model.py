@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d3node import graph_cache, zoo
@@ -129,7 +130,14 @@ class Model:
 
 
 def load_model(spec: ModelSpec) -> Model:
-    """Load, capture and return a model; its graph goes into the cache. Raises ModelError."""
+    """Load, capture and return a model; its graph goes into the cache. Raises ModelError.
+
+    A `.d3model` file (`d3node.program_file`) is captured already.
+    """
+    if spec.source.endswith(".d3model"):
+        from d3node import program_file
+
+        return program_file.load(Path(spec.source))
     loaded = zoo.load(spec.source, spec.seed, spec.weights)
     program = _captured(loaded, spec.source)
     graph_cache.put(spec.source, program.graph)

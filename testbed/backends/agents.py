@@ -9,9 +9,9 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from testbed.backends.netspec import AgentsSpec
 from testbed.errors import AgentError
@@ -19,10 +19,28 @@ from testbed.errors import AgentError
 Fields = dict[str, Any]
 
 
+class Process(Protocol):
+    """What is needed of the zygote's process."""
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        ...
+
+
+Spawn = Callable[[socket.socket], Process]
+"""Starts a zygote that serves the given end of a socket pair."""
+
+
+def spawn(theirs: socket.socket) -> Process:
+    """A zygote in a fresh interpreter."""
+    command = [sys.executable, "-m", "d3node.zygote", str(theirs.fileno())]
+    return subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
+
+
 class Agents:
     """The zygote and its children. The constructor begins to load the models; `start` waits for them and forks the agents."""
 
-    def __init__(self, spec: AgentsSpec, congestion_control: str) -> None:
+    def __init__(self, spec: AgentsSpec, congestion_control: str, start_zygote: Spawn = spawn) -> None:
         self._spec = spec
         self._congestion_control = congestion_control
         self._pending = b""
@@ -30,11 +48,7 @@ class Agents:
         self._deaths: list[Fields] = []
         self.channel, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "d3node.zygote", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-            )
+            self._process = start_zygote(theirs)
         self._send({"do": "load", "models": spec.models, "threads": spec.threads, "secret": spec.secret})
 
     def start(self, namespaces: Mapping[str, str]) -> Fields:

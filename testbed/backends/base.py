@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from d3node.channel import Channel
 from testbed.costs.network import LinkState
@@ -77,6 +78,30 @@ class Support:
 
     ok: bool
     reasons: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A run that is carried to another kernel: "module:function" there, called with a function that sends events (name,
+    **fields) and these arguments (plain JSON). `folder` is the only place of this machine that it may write to."""
+
+    call: str
+    arguments: dict[str, Any]
+    folder: Path
+    wall_limit_s: float | None = None
+
+
+@runtime_checkable
+class Carrier(Protocol):
+    """A backend whose clock is another kernel's, so that the whole run goes there: it has no `run` of its own use here."""
+
+    name: str
+
+    def support(self, scenario: Scenario) -> Support: ...
+
+    def carry(self, scenario: Scenario, job: Carried, listener: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Run the job to its end and pass its events on as they arise; facts for the manifest. Raises what the job raises."""
+        ...
 
 
 class Backend(Protocol):

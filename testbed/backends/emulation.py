@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from testbed.backends.agents import Agents
+from testbed.backends.agents import Agents, Spawn, spawn
 from testbed.backends.cpu import IdleSampler
 from testbed.backends.emulated import EmulatedNetwork
 from testbed.backends.netspec import EmulationSpec
@@ -34,8 +34,9 @@ _CAPTURE_GRACE_S = 10.0
 class Emulation:
     """Network, agents and captures, and the requests that reach them."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, start_zygote: Spawn = spawn) -> None:
         self._channel = channel
+        self._start_zygote = start_zygote
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ)
         self._idle = IdleSampler()
@@ -67,7 +68,7 @@ class Emulation:
     def _build(self, spec: EmulationSpec) -> None:
         start = time.perf_counter()
         if spec.agents is not None:  # loading models takes longer than building the network
-            self._agents = Agents(spec.agents, spec.network.congestion_control)
+            self._agents = Agents(spec.agents, spec.network.congestion_control, self._start_zygote)
             self._selector.register(self._agents.channel, selectors.EVENT_READ)
         self._network = EmulatedNetwork(spec.network)
         network_s = time.perf_counter() - start

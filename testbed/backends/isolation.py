@@ -203,7 +203,7 @@ def _init(command: Sequence[str], descriptors: tuple[int, int | None], watched: 
                 os.close(descriptor)
         call("prctl", ctypes.c_int(_PR_SET_DUMPABLE), ctypes.c_ulong(1), 0, 0, 0)  # an ordinary user may look at our root
         _mounts()
-        _loopback_up()
+        loopback_up()
         socket.sethostname("testbed")
         child = os.fork()
         if child == 0:
@@ -235,7 +235,8 @@ def _mounts() -> None:
     _mount("/dev/pts/ptmx", "/dev/ptmx", "", _MS_BIND)
 
 
-def _loopback_up() -> None:
+def loopback_up() -> None:
+    """Switch on the loopback interface of the calling thread's network namespace. Raises OSError."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         request = struct.pack("16sH14x", b"lo", 0)
         flags = struct.unpack("16sH14x", fcntl.ioctl(probe, _SIOCGIFFLAGS, request))[1]

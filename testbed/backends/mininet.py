@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Protocol, TypeVar
 
 from d3node.clock import ScaledLoop, run
 from testbed import registry
@@ -38,6 +38,15 @@ T = TypeVar("T")
 DATA_PORT = 5700
 _CONTROL_FOLDER = isolation.PRIVATE / "d3"
 _LAST_WORDS = 2000
+
+
+class Inside(Protocol):
+    """The running inside: `root` is its file system as seen from here; `kill` ends everything in it at once."""
+
+    @property
+    def root(self) -> Path: ...
+
+    def kill(self) -> None: ...
 
 
 class MininetBackend:
@@ -113,16 +122,7 @@ class MininetBackend:
         with tempfile.TemporaryFile() as words:  # no name, so it cannot stay behind
             try:
                 with theirs:
-                    inside = isolation.start(
-                        [sys.executable, "-m", "testbed.backends.emulation", str(theirs.fileno())],
-                        pass_fds=(theirs.fileno(),),
-                        environment={
-                            "OMP_NUM_THREADS": str(scenario.compute.threads),
-                            "PYTHONPATH": os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path),  # users' models
-                        },
-                        stderr=words,
-                        stdout=words,
-                    )
+                    inside = self.start_inside(scenario, theirs, words)
             except BaseException:
                 ours.close()
                 raise
@@ -145,6 +145,19 @@ class MininetBackend:
                     await session.close()
             finally:
                 inside.kill()
+
+    def start_inside(self, scenario: Scenario, channel: socket.socket, words: IO[bytes]) -> Inside:
+        """Start the process that builds the network and serves `channel`; what it writes goes to `words`."""
+        return isolation.start(
+            [sys.executable, "-m", "testbed.backends.emulation", str(channel.fileno())],
+            pass_fds=(channel.fileno(),),
+            environment={
+                "OMP_NUM_THREADS": str(scenario.compute.threads),
+                "PYTHONPATH": os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path),  # users' models
+            },
+            stderr=words,
+            stdout=words,
+        )
 
 
 def _models(scenario: Scenario) -> dict[str, dict[str, object]]:

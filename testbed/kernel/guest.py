@@ -24,7 +24,7 @@ from typing import Any
 
 from d3node.linux import die_with_parent
 from testbed import errors
-from testbed.errors import BackendError, RunError, TestbedError
+from testbed.errors import AgentError, BackendError, RunError, TestbedError
 from testbed.kernel import inside
 from testbed.kernel.cache import Kernel
 
@@ -236,7 +236,8 @@ class _Guest:
     def _error(self, end: Fields) -> TestbedError | KeyboardInterrupt:
         kind = getattr(errors, end["error"], None)
         if isinstance(kind, type) and issubclass(kind, TestbedError):
-            return kind(end["text"])
+            words = self._last("output") if issubclass(kind, BackendError | AgentError | RunError) else ""
+            return kind(end["text"] + (f"\n-- end of the guest's output --\n{words}" if words else ""))
         if end["error"] == "KeyboardInterrupt":
             return KeyboardInterrupt()
         return JobError(f"{end['error']}: {end['text']}\n{end['trace']}{self._tail()}".strip())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from d3node.errors import NodeError
-from testbed.backends.base import Backend, Invariant, Session
+from testbed.backends.base import Backend, Carrier, Invariant, Session
 from testbed.errors import BackendError, RunError, TestbedError
 from testbed.orchestrator import fidelity, provenance
 from testbed.orchestrator.account import WIDE_AREA_ROLES
@@ -33,7 +33,7 @@ from testbed.scenario.schema import Scenario
 
 def run(
     scenario: Scenario,
-    backend: Backend,
+    backend: Backend | Carrier,
     out_dir: Path | str,
     listener: Listener | None = None,
     planners: Mapping[str, Planner] | None = None,
@@ -47,6 +47,12 @@ def run(
     support = backend.support(scenario)
     if not support.ok:
         raise BackendError(f"backend {backend.name!r} cannot run this scenario here: " + "; ".join(support.reasons))
+    if isinstance(backend, Carrier):
+        if planners is not None:
+            raise BackendError(f"backend {backend.name!r} knows planners by their registered names only")
+        from testbed.orchestrator import carried
+
+        return carried.run(scenario, backend, out_dir, listener)
     world = prepare(scenario, planners)
     folder = RunFolder(Path(out_dir))
     journal = Journal(folder.events, listener)

@@ -1,0 +1,88 @@
+"""A run on a backend whose clock is another kernel's: the experiment goes there as a whole, its events and its folder come back.
+
+`run` is this side, `inside` the other; the experiment itself is `experiment.py`, there as everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from testbed.backends.base import Carried, Carrier
+from testbed.errors import InputError, TestbedError
+from testbed.orchestrator import provenance
+from testbed.orchestrator.journal import Listener
+from testbed.orchestrator.results import write_json
+from testbed.orchestrator.summary import RunSummary, summarise
+from testbed.orchestrator.walltime import now_utc
+from testbed.orchestrator.world import prepare
+from testbed.scenario.plain import from_plain, to_plain
+from testbed.scenario.schema import Scenario
+
+
+def run(scenario: Scenario, backend: Carrier, out_dir: Path | str, listener: Listener | None) -> RunSummary:
+    """Carry a run to where its clock is. Raises as `experiment.run` does; the manifest then says why, in both cases."""
+    prepare(scenario)  # the user's mistakes are found before anything is started
+    folder = Path(out_dir)
+    if folder.exists() and any(entry.name != "capture" for entry in folder.iterdir()):
+        raise InputError(f"{folder} is not empty: results of a run go to a folder of their own, choose another with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
+    capture_dir = getattr(backend, "capture_dir", None)
+    arguments = {
+        "scenario": to_plain(scenario),
+        "folder": str(folder),
+        "capture_dir": None if capture_dir is None else str(Path(capture_dir).resolve()),
+    }
+    started, reason = now_utc(), ""
+    facts: dict[str, Any] = {}
+    try:
+        job = Carried("testbed.orchestrator.carried:inside", arguments, folder, scenario.run.wall_limit)
+        facts = backend.carry(scenario, job, listener or (lambda _event: None))
+    except KeyboardInterrupt:
+        reason = "the run was interrupted"
+        raise
+    except TestbedError as error:
+        reason = str(error)
+        raise
+    finally:
+        _complete(folder, started, reason, facts)
+    return summarise(folder)
+
+
+def _complete(folder: Path, started: str, reason: str, facts: Mapping[str, Any]) -> None:
+    """What only this side knows: dates, this machine, the guest's figures, and how the run ended if it could not say so."""
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # it had not begun
+    backend = {**manifest.get("backend", {}), "guest": {key: value for key, value in facts.items() if key != "result"}}
+    manifest.update(started=started, ended=now_utc(), machine=provenance.machine(), git=provenance.git_state(), backend=backend)
+    if reason:
+        manifest["reason"] = reason
+        if manifest.get("status") == "running":
+            manifest["status"] = "failed"
+    write_json(path, manifest)
+
+
+def inside(
+    emit: Callable[..., None], scenario: dict[str, Any], folder: str, capture_dir: str | None, models: dict[str, str]
+) -> str:
+    """Where the clock is: the experiment with its events sent on; the verdict."""
+    from testbed.backends import vkernel_guest
+    from testbed.orchestrator import experiment
+
+    emit("loading")
+    vkernel_guest.preload()
+    emit("loaded")
+    asked = from_plain(scenario)
+    own = asked.run.model_copy(update={"wall_limit": None, "time_scale": 1.0})  # the host has the clock on the wall
+    backend = vkernel_guest.GuestBackend(models, capture_dir)
+
+    def listen(event: dict[str, Any]) -> None:
+        emit(**event)
+
+    return experiment.run(asked.model_copy(update={"run": own}), backend, folder, listen).verdict
