@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +18,7 @@ from testbed.cli import run as run
 from testbed.cli import traces as traces
 from testbed.cli import verify as verify
 from testbed.cli.app import app
-from testbed.cli.console import Tracebacks
+from testbed.cli.console import WIDE, Tracebacks, out
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     Tracebacks.wanted = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        out.width = WIDE
     try:
         typer.main.get_command(app).main(args=words, prog_name="testbed")
     except SystemExit as end:

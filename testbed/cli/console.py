@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import typer
@@ -25,8 +25,22 @@ from testbed.errors import InputError, TestbedError
 OK, FAILED, BAD_INPUT, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes."""
 
+WIDE = 120
+"""Columns of tables where standard output is no terminal and COLUMNS does not say otherwise."""
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+def kept(headings: Sequence[str], rows: Iterable[Sequence[str]], spare: Sequence[str]) -> list[int]:
+    """Indexes of the columns of a plain table (two spaces between columns) that fit; those of `spare` go first to last."""
+    widths = [max(map(len, column)) for column in zip([max(h.split("\n"), key=len) for h in headings], *rows, strict=True)]
+    left = list(range(len(headings)))
+    for heading in spare:
+        if sum(widths[i] + 2 for i in left) - 2 <= out.width:
+            break
+        left.remove(headings.index(heading))
+    return left
 
 
 def print_json(data: Any) -> None:

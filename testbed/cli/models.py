@@ -13,7 +13,7 @@ from d3node.graph import Pair
 from d3node.model import ModelSpec, load_graph
 from d3node.zoo import ZOO
 from testbed.cli.app import app
-from testbed.cli.console import out, print_json, verb
+from testbed.cli.console import kept, out, print_json, verb
 from testbed.cli.options import Json
 from testbed.report import units
 
@@ -54,8 +54,8 @@ def _summary(name: str, rows: list[Row]) -> dict[str, Any]:
 
 def _print_zoo(found: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("model", "input", "vertices", "tileable", "operations", "parameters", "largest tensor"):
-        table.add_column(heading, justify="left" if heading in ("model", "input") else "right", no_wrap=True)
+    for heading in ("model", "input", "vertices", "tileable", "operations", "parameters", "largest\ntensor"):
+        table.add_column(heading, justify="left" if heading in ("model", "input") else "right", no_wrap=True, vertical="bottom")
     for each in found:
         table.add_row(
             each["name"],
@@ -76,27 +76,17 @@ def _print_layers(name: str, rows: list[Row]) -> None:
         f"[bold]{name}[/bold]: {total['vertices']} vertices, {units.operations(total['flops'])}, "
         f"{units.size(total['parameter_bytes'])} of parameters; operators behind + are fused"
     )
+    number = {row.name: row.index for row in rows}
+    cells = [_cells(row, [number[name] for name in row.inputs]) for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("#", "vertex", "operators", "from", "output", "bytes", "FLOP", "parameters", "window", "field/jump"):
+    columns = kept(_HEADINGS, cells, ("parameters", "FLOP", "bytes"))
+    for heading in (_HEADINGS[i] for i in columns):
         right = heading in ("#", "bytes", "FLOP", "parameters")
         widest = {"from": 12, "operators": 14}.get(heading)
         fold = heading in ("from", "operators", "vertex")
         table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not fold, max_width=widest)
-    number = {row.name: row.index for row in rows}
-    for row in rows:
-        inputs = [number[name] for name in row.inputs]
-        table.add_row(
-            str(row.index),
-            row.name,
-            "+".join(_SHORT.get(operator, operator) for operator in (row.operator, *row.fused)),
-            "" if inputs == [row.index - 1] else ", ".join(map(str, inputs)),
-            _shape(row.output_shape),
-            units.size(row.output_bytes),
-            units.operations(row.flops).removesuffix("FLOP") if row.flops else "",
-            units.size(row.parameter_bytes) if row.parameter_bytes else "",
-            _window(row),
-            f"{_pair(row.field)}/{_pair(row.jump)}" if row.field and row.jump and row.index else "",
-        )
+    for row in cells:
+        table.add_row(*(row[i] for i in columns))
     out.print(table)
     out.print(
         "From: the producers' numbers, empty where it is the line above. Window: kernel, then stride /, padding +, dilation *\n"
@@ -106,7 +96,23 @@ def _print_layers(name: str, rows: list[Row]) -> None:
     )
 
 
+_HEADINGS = ("#", "vertex", "operators", "from", "output", "bytes", "FLOP", "parameters", "window", "field/jump")
 _SHORT = {"conv2d": "conv", "batch_norm": "bn", "max_pool2d": "maxpool", "avg_pool2d": "avgpool", "adaptive_avg_pool2d": "gap"}
+
+
+def _cells(row: Row, inputs: list[int]) -> tuple[str, ...]:
+    return (
+        str(row.index),
+        row.name,
+        "+".join(_SHORT.get(operator, operator) for operator in (row.operator, *row.fused)),
+        "" if inputs == [row.index - 1] else ", ".join(map(str, inputs)),
+        _shape(row.output_shape),
+        units.size(row.output_bytes),
+        units.operations(row.flops).removesuffix("FLOP") if row.flops else "",
+        units.size(row.parameter_bytes) if row.parameter_bytes else "",
+        _window(row),
+        f"{_pair(row.field)}/{_pair(row.jump)}" if row.field and row.jump and row.index else "",
+    )
 
 
 def _window(row: Row) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from d3node.plan import TIERS
 from testbed.cli.app import app
-from testbed.cli.console import out, print_json, verb
+from testbed.cli.console import kept, out, print_json, verb
 from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, scenario_of
 from testbed.errors import ScenarioError
 from testbed.orchestrator.world import prepare
@@ -17,6 +17,11 @@ from testbed.report import units
 from testbed.report.forecast import Forecast, forecasts
 from testbed.scenario.schema import Scenario
 from testbed.scenario.units import parse
+
+_HEADINGS = (
+    *("model", "device", "planner", "latency", "objective", "regret", "backbone", "planning"),
+    *("device/edge/\ncloud", "tiled"),
+)
 
 
 @verb(app, "plan")
@@ -42,8 +47,10 @@ def plan(
     out.print(_table(wanted, found, time_s))
     out.print(
         "Latency: critical path of one request on the idle network. Objective: D3's sum of compute and transfer.\n"
-        "Regret: objective over the exact optimum without tiles; below zero where tiles gain.",
+        "Regret: objective over the exact optimum without tiles; below zero where tiles gain.\n"
+        "Backbone: bytes in frames towards the cloud. device/edge/cloud: layers on each tier; tiled: how many of them in tiles.",
         style="dim",
+        soft_wrap=True,
     )
     if show:
         for item in found:
@@ -54,32 +61,34 @@ def _table(scenario: Scenario, found: list[Forecast], time_s: float) -> Table:
     title = (
         f"{scenario.name} at {units.seconds(time_s)}, input as {scenario.model.input_encoding}, route {scenario.network.route}"
     )
-    table = Table(title=title, title_justify="left", title_style="bold")
-    devices = len({item.device for item in found}) > 1
-    for heading in ("model", *(["device"] if devices else []), "planner"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("latency", "objective", "regret", "backbone", "planning", "device/edge/cloud", "tiled"):
-        table.add_column(heading, justify="right", overflow="fold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    several = len({item.device for item in found}) > 1
+    rows: list[tuple[str, ...]] = []
     before = ("", "")
     for item in found:
         same = (item.model, item.device)
-        if before[0] and same != before:
-            table.add_section()
-        counts = "/".join(str(len(item.vertices(tier))) for tier in TIERS)
-        tiled = sum(len(stack.vertices) for stack in item.decision.plan.stacks)
-        table.add_row(
-            item.model if same != before else "",
-            *([item.device if same != before else ""] if devices else []),
-            item.planner,
-            units.seconds(item.prediction.latency_s),
-            units.seconds(item.objective_s),
-            f"{item.regret * 100:+.1f} %",
-            units.size(item.prediction.backbone_bytes),
-            units.seconds(item.planning_s),
-            counts,
-            str(tiled) if tiled else "",
+        rows.append(
+            (
+                item.model if same != before else "",
+                item.device if same != before else "",
+                item.planner,
+                units.seconds(item.prediction.latency_s),
+                units.seconds(item.objective_s),
+                f"{item.regret * 100:+.1f} %",
+                units.size(item.prediction.backbone_bytes + item.prediction.direct_bytes),
+                units.seconds(item.planning_s),
+                "/".join(str(len(item.vertices(tier))) for tier in TIERS),
+                str(sum(len(stack.vertices) for stack in item.decision.plan.stacks) or ""),
+            )
         )
         before = same
+    columns = kept(_HEADINGS, rows, ("tiled", "planning", "objective"))
+    for i in columns:
+        if i != 1 or several:
+            left = _HEADINGS[i] in ("model", "device", "planner")
+            table.add_column(_HEADINGS[i], justify="left" if left else "right", no_wrap=True, vertical="bottom")
+    for row in rows:
+        table.add_row(*(row[i] for i in columns if i != 1 or several))
     return table
 
 
