@@ -1,6 +1,7 @@
 """The emulated network does what its links are told: rates, changes, outages, counters; each measured in namespaces of its own.
 
 Timings are ratios to what the link's rate allows; a busy machine may hold up single transfers, so the closest of several counts.
+What has nothing to do with time (bytes, drops, settings) must be right every time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,18 @@ def measured(name: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+def on_time(name: str, takes: Callable[[Any], bool], attempts: int = 3) -> Iterator[Any]:
+    """Measurements up to the first that took as long as it should; the caller judges all else of each. Fails if none did."""
+    late = []
+    for _ in range(attempts):
+        found = measured(name)
+        yield found
+        if takes(found):
+            return
+        late.append((found["seconds"], found["expected"]))
+    raise AssertionError(f"seconds taken and expected: {late}")
+
+
 @pytest.mark.parametrize("topology", ["three_tier", "two_sites"])
 def test_everyone_reaches_everyone_and_frames_cross_only_the_links_of_their_path(topology: str) -> None:
     found = measured("everyone_reaches_everyone", topology)
@@ -50,18 +64,17 @@ def test_a_message_takes_what_the_rate_and_the_framing_say() -> None:
 
 
 def test_a_rate_changes_in_place_in_the_middle_of_a_message() -> None:
-    found = measured("rate_change")
-    assert found["seconds"] == pytest.approx(found["expected"], rel=0.05)
-    assert found["drops"] == 0
-    assert found["bytes"] < 4_020_000 * 1514 / 1448 * 1.01  # nothing was sent twice
+    for found in on_time("rate_change", lambda f: f["seconds"] == pytest.approx(f["expected"], rel=0.05)):
+        assert found["drops"] == 0
+        assert found["bytes"] < 4_020_000 * 1514 / 1448 * 1.01  # nothing was sent twice
 
 
 def test_an_outage_holds_the_queue_and_ends_at_once() -> None:
-    found = measured("outage")
-    assert found["leaked"] <= 2 * 1514
-    assert found["queued"] > 0
-    assert found["drops"] == 0
-    assert found["expected"] * 0.97 <= found["seconds"] <= found["expected"] * 1.1 + 0.7  # TCP may notice late
+    # TCP may notice late
+    for found in on_time("outage", lambda f: f["expected"] * 0.97 <= f["seconds"] <= f["expected"] * 1.1 + 0.7):
+        assert found["leaked"] <= 2 * 1514
+        assert found["queued"] > 0
+        assert found["drops"] == 0
 
 
 def test_counters_hold_every_frame_on_its_path_and_offload_is_off() -> None:

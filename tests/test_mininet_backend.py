@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -183,20 +182,22 @@ def test_a_killed_orchestrator_leaves_nothing_behind() -> None:
         "    await asyncio.sleep(1000)\n"
         "MininetBackend().run(scenario(), main)\n"
     )
-    from test_isolation import descendants, gone, network_namespaces, traces, until
+    from test_isolation import Namespaces, descendants, gone, started, traces, until
 
-    before, namespaces = traces(), network_namespaces()
+    before = traces()
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT, env=variables) as process:
+    with started([sys.executable, "-c", script], env=variables) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"running\n"
         family = descendants(process.pid)
         assert len(family) > 12  # supervisor, init, helper, zygote, six agents, Mininet's shells
-        assert len(network_namespaces() - namespaces) == 7
+        namespaces = Namespaces(family)
+        assert len(namespaces) == 7  # of the inside, and of six hosts
         os.kill(process.pid, signal.SIGKILL)
         process.wait(30)
     until(lambda: all(gone(pid) for pid in family))
-    until(lambda: network_namespaces() <= namespaces)
+    until(namespaces.empty)
+    namespaces.close()
     assert traces() == before
 
 

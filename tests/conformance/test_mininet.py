@@ -1,23 +1,31 @@
-"""Backend `mininet` passes the conformance suite: real agents, real TCP, this kernel's queues."""
+"""Backend `mininet` passes the conformance suite: real agents, real TCP, this kernel's queues.
+
+Starting a network takes seconds, so the checks share two sessions: one that they leave as they found it, one in which agents die.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 import pytest
 
 from conformance import checks
-from conformance.checks import CHECKS, Check, Tolerance, outcome_of_one_request
-from conformance.scenario import scenario
+from conformance.checks import CHECKS, Check, Outcome, Tolerance, judge, outcome_of_one_request
+from conformance.scenario import BACKBONE_BPS, BACKBONE_S, scenario
 from testbed.backends.base import Session
 from testbed.backends.mininet import MininetBackend
 from testbed.backends.mininet_support import kernel
 from testbed.backends.sim import SimBackend
+from testbed.scenario.state import LinkState
 
 NETEM = bool(kernel()["netem"])
 # Without netem the first frame of a message crosses each link for free: a seventh of 10 kB. Two TCP flows in one queue share it
-# as their windows happen to grow; only their sum is exact.
-MININET = Tolerance(small=0.05 if NETEM else 0.35, transfer=0.03, share=0.5, settle_s=0.3, delays=NETEM, attempts=6)
+# as their windows happen to grow; only their sum is exact. 10 MB at 10 Mbit/s are measured in `test_emulated_network`.
+MININET = Tolerance(
+    small=0.05 if NETEM else 0.35, transfer=0.03, share=0.5, settle_s=0.3, delays=NETEM, attempts=6, longest_s=2.0
+)
 
-TOGETHER: tuple[Check, ...] = (
+HARMLESS: tuple[Check, ...] = (
     checks.transfers_take_wire_bytes_over_rate_plus_delay,
     checks.a_rate_change_holds_for_the_rest_of_a_message,
     checks.an_outage_holds_a_message_back_and_loses_nothing,
@@ -25,31 +33,64 @@ TOGETHER: tuple[Check, ...] = (
     checks.counters_hold_every_byte_that_was_sent,
     checks.backend_trusts_an_undisturbed_session,
 )
-"""Checks that leave a session as they found it; they share one, because starting one takes seconds."""
+DEADLY: tuple[Check, ...] = (
+    checks.a_killed_agent_fails_its_requests_by_name,
+    checks.control_channels_keep_order_and_tell_of_the_end,
+)
+TIMED: dict[Check, int] = {
+    checks.a_rate_change_holds_for_the_rest_of_a_message: 3,
+    checks.an_outage_holds_a_message_back_and_loses_nothing: 3,
+    checks.two_streams_share_a_link_fairly: 3,
+}
+"""Checks of a single transfer's time, and how often they may be tried: a real machine has other work, which may hold it up."""
 
-APART = tuple(check for check in CHECKS if check not in TOGETHER)
-
-pytestmark = pytest.mark.emulation
-
-
-@pytest.mark.slow
-def test_conformance_of_links() -> None:
-    async def all_of_them(session: Session) -> None:
-        for check in TOGETHER:
-            await check(session, MININET)
-
-    MininetBackend().run(scenario(delays=NETEM), all_of_them)
+pytestmark = [pytest.mark.emulation, pytest.mark.slow]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("check", APART, ids=lambda check: check.__name__)
-def test_conformance(check: Check) -> None:
-    MininetBackend().run(scenario(delays=NETEM), lambda session: check(session, MININET))
+@dataclass
+class Ends:
+    """What came of the checks, by name (None: passed), and of one request."""
+
+    errors: dict[str, Exception | None] = field(default_factory=dict)
+    outcome: Outcome | None = None
 
 
-@pytest.mark.slow
-def test_the_same_plan_gives_the_same_answer_and_message_bytes_as_in_simulation() -> None:
-    asked = scenario(delays=NETEM)
-    emulated = MininetBackend().run(asked, lambda session: outcome_of_one_request(session, MININET))
-    simulated = SimBackend().run(asked, lambda session: outcome_of_one_request(session, MININET))
-    assert emulated == simulated
+@pytest.fixture(scope="module")
+def ends() -> Ends:
+    found = Ends()
+
+    async def one_after_another(session: Session, group: tuple[Check, ...]) -> None:
+        for check in group:
+            for _ in range(TIMED.get(check, 1)):
+                try:
+                    await check(session, MININET)
+                    found.errors[check.__name__] = None
+                    break
+                except Exception as error:
+                    found.errors[check.__name__] = error
+                await session.apply_link("backbone", "up", LinkState(BACKBONE_BPS, MININET.delay_s(BACKBONE_S)))
+
+    async def harmless(session: Session) -> None:
+        found.outcome = await outcome_of_one_request(session, MININET)
+        await one_after_another(session, HARMLESS)
+
+    MininetBackend().run(scenario(delays=NETEM), harmless)
+    MininetBackend().run(scenario(delays=NETEM), lambda session: one_after_another(session, DEADLY))
+    return found
+
+
+def test_every_check_has_a_session() -> None:
+    assert {*HARMLESS, *DEADLY} == {*CHECKS} - {checks.a_request_ends_in_the_whole_models_answer}
+
+
+@pytest.mark.parametrize("check", [*HARMLESS, *DEADLY], ids=lambda check: check.__name__)
+def test_conformance(check: Check, ends: Ends) -> None:
+    error = ends.errors[check.__name__]
+    if error is not None:
+        raise error
+
+
+def test_a_request_ends_in_the_whole_models_answer_with_the_message_bytes_of_the_simulation(ends: Ends) -> None:
+    assert ends.outcome is not None
+    judge(ends.outcome)
+    assert ends.outcome == SimBackend().run(scenario(delays=NETEM), lambda session: outcome_of_one_request(session, MININET))
