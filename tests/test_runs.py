@@ -222,6 +222,16 @@ def test_an_agent_that_dies_fails_the_run_and_loses_no_row(tmp_path: Path) -> No
     fidelity = document(tmp_path / "run", "fidelity.json")
     assert fidelity["verdict"] == "rejected"
     assert "run_complete" in fidelity["failing"][0]
+    assert_totals(tmp_path / "run")
+
+
+def assert_totals(folder: Path) -> None:
+    """What the links carried is there, although the session was cut short."""
+    with (folder / "links.csv").open(newline="") as file:
+        totals = [row for row in csv.DictReader(file) if row["kind"] == "total"]
+    assert {row["link"] for row in totals} >= {"backbone", "access-d1"}
+    (access,) = [row for row in totals if (row["link"], row["direction"]) == ("access-d1", "up")]
+    assert int(access["wire_bytes"]) > int(access["message_bytes"]) > 0
 
 
 def test_an_interrupt_keeps_every_finished_row(tmp_path: Path) -> None:
@@ -229,7 +239,7 @@ def test_an_interrupt_keeps_every_finished_row(tmp_path: Path) -> None:
         if event["event"] == "progress" and event["done"] == 9:
             signal.raise_signal(signal.SIGINT)
 
-    known = scenario(topology={"devices": 2, "edges": 1}, requests={"count": 200})
+    known = scenario(topology={"devices": 2, "edges": 1}, requests={"count": 200}, planning={"planners": ["cloud-only"]})
     with pytest.raises(KeyboardInterrupt):
         run(known, SimBackend(), tmp_path / "run", listener)
     found = rows(tmp_path / "run")
@@ -239,6 +249,7 @@ def test_an_interrupt_keeps_every_finished_row(tmp_path: Path) -> None:
     assert (summary.status, summary.verdict) == ("interrupted", "rejected")
     assert document(tmp_path / "run", "manifest.json")["status"] == "interrupted"
     assert lines(tmp_path / "run", "events.jsonl")[-1] == {"event": "run_end", "status": "interrupted", "verdict": "rejected"}
+    assert_totals(tmp_path / "run")
 
 
 def test_the_wall_limit_ends_a_run_in_words(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from d3node.errors import NodeError
 from testbed.backends.base import LinkCounters, Session
 from testbed.costs.network import MESSAGE_HEADER_BYTES
-from testbed.errors import AgentError, RunError
+from testbed.errors import AgentError, RunError, TestbedError
 from testbed.orchestrator import rows
 from testbed.orchestrator.account import WIDE_AREA_ROLES, Ledger, LinkBytes
 from testbed.orchestrator.control import Fleet
@@ -33,6 +34,9 @@ from testbed.orchestrator.world import Site, World
 from topologies.layout import Direction
 
 Counters = dict[LinkKey, LinkCounters]
+
+PATIENCE_S = 5.0
+"""How long a session that has failed waits for its last counters."""
 
 
 @dataclass
@@ -78,6 +82,7 @@ class PairRun:
         planning = self._scenario.planning
         self._observer = Observer(self._model, stage.truth, self._ledger, planning.knowledge, planning.smoothing)
         self._tracker = Tracker(stage.fleet, stage.epochs, self._scenario.requests.deadline, self._over)
+        whole = False
         stage.fleet.on_push = self._push
         stage.fleet.on_lost = self._lost
         self._planners = {device: self._planner_of(site) for device, site in stage.world.sites.items()}
@@ -88,6 +93,7 @@ class PairRun:
             self._start = self._loop.time()
             await self._while_well(self._measure(), stage.replay.run(self._start), self._control(), *self._probes())
             await self._last_probes()
+            whole = True
         except asyncio.CancelledError:
             self._tracker.abandon("Interrupted", "the run was interrupted")
             raise
@@ -101,6 +107,8 @@ class PairRun:
                 planner.close()
             self._note_tracker()
             self._write_states()
+            if not whole:
+                await self._write_last_totals(before)
         await stage.epochs.settle()
         self._write_totals(before, await stage.session.counters())
         stage.journal.emit("session_end", **self._names, requests=self.facts.requests, failed=self.facts.failed)
@@ -325,14 +333,22 @@ class PairRun:
                 }
             )
 
-    def _write_totals(self, before: Counters, after: Counters) -> None:
+    async def _write_last_totals(self, before: Counters) -> None:
+        """Totals of a session that failed or was interrupted, where the backend can still tell. Nothing is judged by them: what
+        was on its way is counted and never reported."""
+        with suppress(TestbedError, NodeError, OSError, TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                after = await self._stage.session.counters()
+            self._write_totals(before, after, judged=False)
+
+    def _write_totals(self, before: Counters, after: Counters, judged: bool = True) -> None:
         now = self._loop.time() - self._start
         for link in self._stage.world.layout.links:
             for direction in DIRECTIONS:
                 key = (link.name, direction)
                 counted = _since(before.get(key), after.get(key))
                 reported = self._ledger.links.get(key, LinkBytes())
-                if counted is not None and link.role in WIDE_AREA_ROLES and direction == "up":
+                if judged and counted is not None and link.role in WIDE_AREA_ROLES and direction == "up":
                     back = self._ledger.links.get((link.name, _other(direction)), LinkBytes())
                     loss = max(
                         (d.step.state.loss for d in self._stage.replay.done if _of(d.step, key) and d.step.state), default=0.0
