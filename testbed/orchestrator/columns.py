@@ -37,8 +37,8 @@ LINKS: dict[str, str] = {
     "planner": "name of the planner",
     "link": "name of the link",
     "direction": "up (away from the devices) or down",
-    "kind": "state: from `at_s` on the link had this state; total: counters of the whole session, warm-up included (of what there "
-    "was of one cut short)",
+    "kind": "state: from `at_s` on the link had this state; total: counters of the whole session, warm-up included (of what "
+    "there was of one cut short)",
     "at_s": "scenario seconds since the replay began",
     "late_s": "how much later than due the state was in force",
     "rate_bps": "rate in bit/s; 0 is an outage",
