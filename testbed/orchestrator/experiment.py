@@ -79,10 +79,12 @@ def run(
     finally:
         unfinished = None if status == "finished" else reason or status
         verdict = fidelity.document(pairs, invariants, unfinished)
-        folder.save_fidelity(verdict)
-        folder.save_manifest(status=status, reason=reason or None, ended=now_utc(), verdict=verdict["verdict"])
-        journal.emit("run_end", status=status, verdict=verdict["verdict"])
-        folder.close()
+        try:
+            folder.save_fidelity(verdict)
+            folder.save_manifest(status=status, reason=reason or None, ended=now_utc(), verdict=verdict["verdict"])
+            journal.emit("run_end", status=status, verdict=verdict["verdict"])
+        finally:
+            folder.close()
     return summarise(folder.path)
 
 

@@ -10,11 +10,12 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from testbed.errors import InputError
+from testbed.errors import InputError, RunError
 from testbed.orchestrator.columns import INFERENCES, LINKS
 
 FORMAT = 1
@@ -39,14 +40,27 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal (disk full, quota, medium gone) into a RunError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Replace a JSON file in one step: a reader sees the old text or the new, never a part."""
+    """Replace a JSON file in one step: a reader sees the old text or the new, never a part. Raises RunError."""
     scratch = path.with_name(path.name + ".tmp")
-    with scratch.open("w", encoding="utf-8") as file:
-        json.dump(plain(document), file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with writing(path), scratch.open("w", encoding="utf-8") as file:
+            json.dump(plain(document), file, indent=2, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except RunError:
+        scratch.unlink(missing_ok=True)
+        raise
     os.replace(scratch, path)
 
 
@@ -55,6 +69,7 @@ class Table:
 
     def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
         self.columns = tuple(columns)
+        self._path = path
         self._file: TextIO = path.open("x", encoding="utf-8", newline="")
         self._line = io.StringIO()
         self._writer = csv.writer(self._line, lineterminator="\n")
@@ -71,14 +86,16 @@ class Table:
         self._put(values)
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what could not be written has been said by `add`."""
+        with suppress(OSError):
+            self._file.close()
 
     def _put(self, values: Any) -> None:
         # One write per row: whatever interrupts us, the file ends with a whole line.
         self._writer.writerow(values)
-        self._file.write(self._line.getvalue())
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(self._line.getvalue())
+            self._file.flush()
         self._line.seek(0)
         self._line.truncate()
 
@@ -87,16 +104,19 @@ class Lines:
     """A file of JSON lines that records are appended to."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file: TextIO = path.open("x", encoding="utf-8")
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append a record."""
-        self._file.write(json.dumps(plain(record), ensure_ascii=False) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps(plain(record), ensure_ascii=False) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what could not be written has been said by `add`."""
+        with suppress(OSError):
+            self._file.close()
 
 
 class RunFolder:
@@ -114,6 +134,8 @@ class RunFolder:
             self.events = Lines(path / "events.jsonl")
         except OSError as error:
             raise InputError(f"the run folder {path} cannot be made: {error.strerror or error}") from error
+        except RunError as error:
+            raise InputError(str(error)) from error
         self.manifest: dict[str, Any] = {}
 
     def save_manifest(self, **facts: Any) -> None:
