@@ -7,7 +7,7 @@ Options of both pass through (`hpa.py`, `vsm.py`). `edge_costs`: whether HPA's e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from d3node.plan import RANK, Plan, Stack
 from testbed.planners.base import Change, Decision, Problem
@@ -17,6 +17,8 @@ from testbed.planners.prices import EDGE, Prices, make_plan, prices
 from testbed.planners.repartition import affected, beyond_bands, repartition
 from testbed.planners.tiling import stack_times
 from testbed.planners.vsm import choose, tiled_seconds
+
+_KEPT = 8
 
 
 class D3:
@@ -87,6 +89,25 @@ class D3:
         return Decision(plan, priced.objective(ranks) - gain, touched)
 
 
-def _gain(problem: Problem, priced: Prices, stacks: Sequence[Stack]) -> float:
-    """Seconds that given stacks save against the leader alone."""
-    return sum(sum(priced.compute[EDGE][v] for v in stack.vertices) - stack_times(problem, stack).total_s for stack in stacks)
+def _gain(problem: Problem, priced: Prices, stacks: tuple[Stack, ...]) -> float:
+    """Seconds that given stacks save against the leader alone; kept on the graph for the conditions used last, because a
+    partial re-partition that leaves the edge part alone asks for the same again."""
+    if not stacks:
+        return 0.0
+    costs, leader = problem.costs, problem.hosts["edge"]
+    hosts = sorted({leader, *(tile.host for stack in stacks for tile in stack.tiles)})
+    key = (
+        stacks,
+        tuple((host, costs.speed.get(host, 1.0), problem.network.lan.get(host)) for host in hosts),
+        leader,
+        tuple(sorted((v, factor) for (v, tier), factor in costs.factor.items() if tier == "edge")),
+        id(costs.tiers["edge"]),
+    )
+    kept = problem.graph.__dict__.setdefault("_planner_gains", {})
+    if key not in kept:
+        if len(kept) >= _KEPT:
+            kept.pop(next(iter(kept)))
+        compute = priced.compute[EDGE]
+        gain = sum(sum(compute[v] for v in stack.vertices) - stack_times(problem, stack).total_s for stack in stacks)
+        kept[key] = (gain, costs.tiers["edge"])  # holds the table: its id stays taken
+    return cast(float, kept[key][0])
