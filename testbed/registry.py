@@ -58,7 +58,11 @@ def topologies() -> tuple[str, ...]:
 
 def planner(name: str) -> Planner:
     """A planner by name, or from a file: "path.py:Class". Raises PlannerError for an unknown one."""
-    made = (_from_file(name) if _FILE in name else _load("testbed.planners", name))()
+    kind = _from_file(name) if _FILE in name else _load("testbed.planners", name)
+    try:
+        made = kind()
+    except TypeError as cause:
+        raise PlannerError(f'planner "{name}" cannot be loaded: it must be made without arguments: {cause}') from cause
     if not all(callable(getattr(made, method, None)) for method in ("plan", "replan")):
         raise PlannerError(f'planner "{name}" needs methods plan and replan (see testbed/planners/base.py)')
     return cast(Planner, made)

@@ -60,6 +60,7 @@ def run_command(
         chosen, why = _backend(backend or "auto", wanted)
     else:
         chosen, why = _backend(backend or earlier["backend"]["name"], wanted)
+        why = why if backend else "as in the earlier run"
         _note_differences(earlier)
     if wanted.planning.options:
         list(forecasts(prepare(wanted)))  # a wrong option should end the run before it starts, not at its planner's turn
