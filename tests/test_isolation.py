@@ -39,12 +39,11 @@ def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*SUPERVISOR, *command], capture_output=True, text=True, timeout=60, cwd=ROOT, check=False, **options)  # type: ignore[call-overload,no-any-return]
 
 
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if condition():
-            return
+def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, f"it did not come about within {limit_s:g} s"
         time.sleep(0.05)
-    raise AssertionError("it did not come about within 20 s")
 
 
 def descendants(pid: int) -> set[int]:

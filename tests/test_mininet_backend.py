@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -195,6 +198,60 @@ def test_a_killed_orchestrator_leaves_nothing_behind() -> None:
         assert len(namespaces) == 7  # of the inside, and of six hosts
         os.kill(process.pid, signal.SIGKILL)
         process.wait(30)
+    until(lambda: all(gone(pid) for pid in family))
+    until(namespaces.empty)
+    namespaces.close()
+    assert traces() == before
+
+
+SLOW_BACKBONE = f"""
+[model]
+names = ["{MODEL}"]
+[topology]
+name = "three_tier"
+edges = 1
+[links.backbone]
+rate = "200 kbit/s"
+[requests]
+count = 1000
+[planning]
+planners = ["cloud-only"]
+"""
+
+
+@pytest.mark.emulation
+@pytest.mark.slow
+def test_ctrl_c_with_a_request_in_flight_keeps_the_finished_rows_and_leaves_nothing(tmp_path: Path) -> None:
+    """An input takes half a second over the backbone, and the next follows at once: there always is one in flight."""
+    from test_isolation import Namespaces, descendants, gone, started, traces, until
+
+    before = traces()
+    scenario_file, folder = tmp_path / "slow.toml", tmp_path / "run"
+    scenario_file.write_text(SLOW_BACKBONE)
+    command = [sys.executable, "-m", "testbed.cli", "run", str(scenario_file), "--backend", "mininet", "--out", str(folder)]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    with started(command, env=variables, stderr=subprocess.PIPE) as process:
+
+        def rows() -> list[dict[str, str]]:
+            table = folder / "inferences.csv"
+            return list(csv.DictReader(table.read_text().splitlines())) if table.is_file() else []
+
+        until(lambda: len(rows()) >= 3 or process.poll() is not None, 60)
+        family = descendants(process.pid)
+        namespaces = Namespaces(family)
+        assert len(namespaces) == 4, process.communicate()  # of the inside, and of three hosts
+        process.send_signal(signal.SIGINT)
+        output, errors = (words.decode() for words in process.communicate(timeout=60))
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert "cloud-only" in output  # the table of what there is
+    *finished, last = rows()
+    assert len(finished) >= 3
+    assert all(row["latency_s"] and row["correct"] == "true" for row in finished)
+    assert (last["error"], last["latency_s"]) == ("Interrupted", "")
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "interrupted"
+    assert json.loads((folder / "fidelity.json").read_text())["verdict"] == "rejected"
     until(lambda: all(gone(pid) for pid in family))
     until(namespaces.empty)
     namespaces.close()

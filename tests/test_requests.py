@@ -79,7 +79,7 @@ def test_a_request_is_over_when_it_has_ended_and_all_hosts_reported() -> None:
         request = await bench.submit(await bench.start())
         bench.report(request, "d1")
         bench.done(request)
-        assert request.ended.done()
+        assert request.ended.is_set()
         assert not bench.over
         bench.report(request, "c1", "e1")
         assert bench.over == [request]
@@ -123,10 +123,35 @@ def test_a_request_that_its_device_never_ends_is_given_up() -> None:
     async def main() -> None:
         bench = Bench()
         request = await bench.submit(await bench.start(deadline_s=3.0))
-        await request.ended
+        await request.ended.wait()
         assert asyncio.get_running_loop().time() == pytest.approx(3.0 + DEADLINE_MARGIN_S)
         assert request.error == "TimeoutError"
         await bench.tracker.drain()
+        await bench.fleet.close()
+
+    virtual(main())
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_cancelled_waiter_ends_no_request(answered: bool) -> None:
+    """A run that is stopped cancels whoever waits; the request still ends once, by its answer or by being given up."""
+
+    async def main() -> None:
+        bench = Bench()
+        request = await bench.submit(await bench.start())
+        waiter = asyncio.create_task(request.ended.wait())
+        await asyncio.sleep(0)
+        waiter.cancel()
+        await asyncio.gather(waiter, return_exceptions=True)
+        assert not request.ended.is_set()
+        if answered:
+            bench.done(request)
+            bench.report(request, "d1", "e1", "c1")
+        else:
+            bench.tracker.abandon("Interrupted", "the run was interrupted")
+        await bench.tracker.drain()
+        assert (request.error, bench.tracker.stray) == ("" if answered else "Interrupted", 0)
+        assert request.done_at > 0.0 or not answered
         await bench.fleet.close()
 
     virtual(main())
@@ -158,9 +183,9 @@ def test_a_lost_agent_ends_its_requests_and_those_made_later() -> None:
         epoch = await bench.start()
         request = await bench.submit(epoch)
         bench.session.channels["e1"].drop()
-        await request.ended
+        await request.ended.wait()
         later = await bench.submit(epoch, 1)
-        assert later.ended.done()
+        assert later.ended.is_set()
         assert [r.error for r in (request, later)] == ["AgentError"] * 2
         assert "e1" in later.error_text
         with pytest.raises(AgentError, match="e1"):

@@ -119,7 +119,7 @@ class PairRun:
         async def one(device: str) -> None:
             for number in range(self._scenario.requests.warmup):
                 request = await self._submit(device, number, True, self._loop.time())
-                await request.ended
+                await request.ended.wait()
 
         await asyncio.gather(*(one(device) for device in self._planners))
         await self._tracker.drain()
@@ -138,7 +138,7 @@ class PairRun:
             return
         for number in range(requests.count):
             request = await self._submit(device, number, False, self._loop.time())
-            await request.ended
+            await request.ended.wait()
             if requests.think_time > 0.0:
                 await asyncio.sleep(requests.think_time)
 

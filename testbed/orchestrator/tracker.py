@@ -25,7 +25,8 @@ REPORT_GRACE_S = 2.0
 
 @dataclass(eq=False)
 class Request:
-    """One request. Times are loop seconds of the device; `ended` is set by its end, `over` once all reports are in."""
+    """One request. Times are loop seconds of the device. `ended` is set by its end: an event, because who waits for a future and
+    is cancelled cancels the future too, and the request would be taken for ended. It is over once all reports are in."""
 
     wire_id: int
     number: int
@@ -35,7 +36,7 @@ class Request:
     input: int
     due_at: float
     submitted_at: float
-    ended: asyncio.Future[None]
+    ended: asyncio.Event
     done_at: float = 0.0
     error: str = ""
     error_text: str = ""
@@ -76,7 +77,7 @@ class Tracker:
             input=seed,
             due_at=due_at,
             submitted_at=now,
-            ended=self._loop.create_future(),
+            ended=asyncio.Event(),
             missing=set(epoch.reporting) - self._fleet.dead.keys(),
         )
         self._flying[request.wire_id] = request
@@ -109,7 +110,7 @@ class Tracker:
             request.reports.append(fields)
             request.missing.discard(fields["host"])
             self._check_over(request)
-        elif request.ended.done():
+        elif request.ended.is_set():
             self.stray += 1
         elif message.kind == "done":
             request.submitted_at = fields["submitted_at"]
@@ -123,7 +124,7 @@ class Tracker:
         """An agent is gone: its requests end with AgentError, and no report of it is waited for."""
         for request in list(self._flying.values()):
             request.missing.discard(host)
-            if not request.ended.done() and host in request.epoch.hosts:
+            if not request.ended.is_set() and host in request.epoch.hosts:
                 self._end(request, "AgentError", self._fleet.dead[host], self._loop.time())
             else:
                 self._check_over(request)
@@ -136,19 +137,19 @@ class Tracker:
         """End every request in flight, at once and without waiting for reports (the run is being stopped)."""
         for request in list(self._flying.values()):
             request.missing.clear()
-            if request.ended.done():
+            if request.ended.is_set():
                 self._check_over(request)
             else:
                 self._end(request, error, text, self._loop.time())
 
     def _give_up(self, request: Request) -> None:
-        if not request.ended.done():
+        if not request.ended.is_set():
             text = f"device {request.device} did not end the request within {DEADLINE_MARGIN_S:g} s of its deadline"
             self._end(request, "TimeoutError", text, self._loop.time())
 
     def _end(self, request: Request, error: str, text: str, at: float) -> None:
         request.error, request.error_text, request.done_at = error, text, at
-        request.ended.set_result(None)
+        request.ended.set()
         if request.timer is not None:
             request.timer.cancel()
             request.timer = None
@@ -163,7 +164,7 @@ class Tracker:
         self._check_over(request)
 
     def _check_over(self, request: Request) -> None:
-        if request.missing or not request.ended.done() or self._flying.pop(request.wire_id, None) is None:
+        if request.missing or not request.ended.is_set() or self._flying.pop(request.wire_id, None) is None:
             return
         if request.timer is not None:
             request.timer.cancel()
