@@ -30,8 +30,11 @@ SHORTEST_S = 1e-6
 """Computations and transfers shorter than this are ignored."""
 
 SETTLED = 0.01
-"""Planners are told of a host's speed, or of a step's factor, when it is this far (relative) from what they were last told: the
+"""Planners are told of a host's speed or a step's factor when it is this far (relative) from what they were last told: the
 jitter of clocks is no news, and prices that planners keep stay good."""
+
+LAN_SETTLED = 0.15
+"""The same for rates between edge hosts: which tiles were on the same links at the same time is only roughly known."""
 
 REMEMBERED = 16
 """Transfers of a connection whose ends are kept, to see what queued behind what."""
@@ -71,6 +74,7 @@ class Observer:
         self._reference: dict[tuple[object, ...], float] = {}
         self._fresh: set[Key | Pair] = set()
         self._seen_version = -1
+        self._told_rates: dict[Pair, float] = {}
         self._told_speeds: dict[str, float] = {}
         self._told_factors: dict[tuple[int, Tier], float] = {}
         self._ends: dict[Pair, deque[float]] = {}
@@ -86,7 +90,7 @@ class Observer:
         if state is None:
             state = self._networks[site.device] = self._nominal.network(site)
         for name, (source, target) in _pairs(site).items():
-            rate = self._rates.get((source, target))
+            rate = self._told_rates.get((source, target))
             if rate is not None:
                 known = state.lan[name] if name in state.lan else getattr(state, name)
                 state = state.with_path(name, Path(rate, known.delay_s))
@@ -226,12 +230,14 @@ class Observer:
     def _sample_rate(self, pair: Pair, rate_bps: float) -> None:
         source, target = pair
         tiers = self._truth.layout.by_name
-        both_ways = [pair] if tiers[source].tier != tiers[target].tier else [pair, (target, source)]
-        for known in both_ways:
+        within = tiers[source].tier == tiers[target].tier
+        for known in [pair, (target, source)] if within else [pair]:
             before = self._rates.get(known)
             if before is None:
-                before = self._nominal.path(*known).rate_bps
-            self._rates[known] = before + self._weight * (rate_bps - before)
+                before = self._told_rates[known] = self._nominal.path(*known).rate_bps
+            now = self._rates[known] = before + self._weight * (rate_bps - before)
+            if not within or _is_news(now, self._told_rates[known], LAN_SETTLED):
+                self._told_rates[known] = now
             self._fresh.add(known)
         self.samples += 1
 
@@ -286,8 +292,8 @@ class Observer:
         return found
 
 
-def _is_news(value: float, told: float) -> bool:
-    return abs(value - told) > SETTLED * told
+def _is_news(value: float, told: float, settled: float = SETTLED) -> bool:
+    return abs(value - told) > settled * told
 
 
 @cache
