@@ -29,7 +29,7 @@ Models = Annotated[
         "--model", metavar="NAME", help="Zoo name, package.module:factory or .pt2 file; repeatable. Replaces the scenario's."
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of arrivals, weights and images.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of arrivals and images (model.seed is that of random weights).")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

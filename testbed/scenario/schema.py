@@ -26,8 +26,8 @@ class Table(BaseModel):
 class ModelTable(Table):
     """`[model]`: which DNNs. A name from the zoo, "package.module:factory", or a path to a `.pt2` file."""
 
-    names: Names
-    seed: int = 0
+    names: Names = Field(description="the networks, one after the other")
+    seed: int = Field(default=0, description="of random weights")
     weights: dict[str, str] = Field(default_factory=dict, description="model name -> file with real weights (.safetensors)")
     input_encoding: Literal["float32", "uint8"] = Field(
         default="float32", description="how the input image travels from the device; decides how good cloud-only looks"
@@ -37,25 +37,27 @@ class ModelTable(Table):
 class TopologyTable(Table):
     """`[topology]`: a registered layout and its sizes."""
 
-    name: str = "three_tier"
-    devices: int = Field(default=1, ge=1)
-    edges: int = Field(default=4, ge=1)
+    name: str = Field(default="three_tier", description="a registered topology: `three_tier`, `two_sites`, or your own")
+    devices: int = Field(default=1, ge=1, description="how many (of each site)")
+    edges: int = Field(default=4, ge=1, description="edge hosts (of each site)")
     cellular: bool = Field(default=False, description="a direct uplink from each device to the cloud (three_tier)")
 
 
 class LinkTable(Table):
     """`[links.ROLE]` or `[links."NAME"]`: a link's state, and the trace that changes it. A name's table overrides its role's."""
 
-    rate: Rate | None = Field(default=None, gt=0.0, description="towards the cloud; defaults per role in `links.py`")
+    rate: Rate | None = Field(default=None, gt=0.0, description="towards the cloud; see above for defaults")
     rate_down: Rate | None = Field(default=None, gt=0.0, description='rate towards the devices; same as "rate" if absent')
-    delay: Duration | None = Field(default=None, description="one way")
-    loss: Share | None = Field(default=None, ge=0.0, lt=1.0)
+    delay: Duration | None = Field(default=None, description="one way; 0 if absent")
+    loss: Share | None = Field(default=None, ge=0.0, lt=1.0, description="of packets, at random; 0 if absent")
     queue: Size | None = Field(default=None, gt=0.0, description="bytes of queue; derived from rate and delay if absent")
     trace: str | None = Field(default=None, description="file (relative to the scenario), or a name of a shipped trace")
-    trace_direction: Literal["up", "down", "both"] | None = None
+    trace_direction: Literal["up", "down", "both"] | None = Field(
+        default=None, description="which direction follows the trace; both if absent (up: away from the devices)"
+    )
     trace_scale: float | None = Field(default=None, gt=0.0, description="multiplies the trace's rate")
     trace_offset: Duration | None = Field(default=None, description="start this far into the trace")
-    trace_loop: bool | None = None
+    trace_loop: bool | None = Field(default=None, description="from the start again after its end; the trace says if absent")
 
 
 class HostTable(Table):
@@ -65,25 +67,29 @@ class HostTable(Table):
     planner_profile: str | None = Field(
         default=None, description="what planners are told instead (a profile or a predictor file)"
     )
-    speed: float | None = Field(default=None, gt=0.0, description="relative to the profile")
+    speed: float | None = Field(default=None, gt=0.0, description="relative to the profile; 1 if absent")
     trace: str | None = Field(default=None, description="trace of the CPU share that is free")
-    trace_loop: bool | None = None
-    trace_offset: Duration | None = None
+    trace_loop: bool | None = Field(default=None, description="as for links")
+    trace_offset: Duration | None = Field(default=None, description="start this far into the trace")
 
 
 class ComputeTable(Table):
     """`[compute]`."""
 
-    mode: Literal["modelled", "measured"] = "modelled"
-    tensors: Literal["real", "sizes"] = "real"
-    threads: int = Field(default=1, ge=1)
+    mode: Literal["modelled", "measured"] = Field(
+        default="modelled", description="computing lasts as long as the profile says, or as long as it takes (real clocks only)"
+    )
+    tensors: Literal["real", "sizes"] = Field(
+        default="real", description="real answers, checked against the whole model, or only their sizes (`sim`; no torch, fast)"
+    )
+    threads: int = Field(default=1, ge=1, description="of torch, in each agent")
 
 
 class NetworkTable(Table):
     """`[network]`."""
 
-    route: Route = "relay"
-    congestion_control: str = "cubic"
+    route: Route = Field(default="relay", description="how tensors of the device reach the cloud")
+    congestion_control: str = Field(default="cubic", description="of TCP; `sim` does not model it")
     slow_start_after_idle: bool = Field(default=False, description="Linux's own default is true; false keeps connections warm")
     offload: bool = Field(default=False, description="segmentation offload on the emulated interfaces")
 
@@ -91,8 +97,10 @@ class NetworkTable(Table):
 class RequestsTable(Table):
     """`[requests]`: per device."""
 
-    count: int = Field(default=10, ge=1)
-    arrival: Literal["closed", "fixed", "poisson"] = "closed"
+    count: int = Field(default=10, ge=1, description="measured requests of each device, for every model and planner")
+    arrival: Literal["closed", "fixed", "poisson"] = Field(
+        default="closed", description="the next one after an answer, at a fixed rate, or at random moments"
+    )
     rate: Frequency | None = Field(default=None, gt=0.0, description="for fixed and poisson arrivals")
     think_time: Duration = Field(default=0.0, description="pause after an answer (closed loop)", validate_default=False)
     warmup: int = Field(default=1, ge=0, description="requests before the measured ones, to warm connections")
@@ -113,34 +121,41 @@ class RequestsTable(Table):
 class PlanningTable(Table):
     """`[planning]`: which planners, what they know, and when they are asked again."""
 
-    planners: Names = ("d3",)
-    replan: Literal["partial", "full", "never"] = "partial"
+    planners: Names = Field(default=("d3",), description="registered names, or `file.py:Class`")
+    replan: Literal["partial", "full", "never"] = Field(default="partial", description="how a change is answered")
     knowledge: Annotated[
         Literal["estimated", "true"],
         BeforeValidator(lambda given: "true" if given is True else given),  # unquoted in --set
-    ] = "estimated"
+    ] = Field(default="estimated", description="what planners know of links and hosts: what was observed, or all of it")
     interval: Duration = Field(default=0.2, gt=0.0, description="period of the control loop", validate_default=False)
     band: Share = Field(default=0.2, description="relative change that counts", validate_default=False)
     samples: int = Field(default=2, ge=1, description="consecutive samples outside the band before a trigger")
     smoothing: float = Field(default=0.5, gt=0.0, le=1.0, description="weight of the newest sample in the estimate")
     probe_interval: Duration | None = Field(default=None, gt=0.0, description="active probes this often; none if absent")
     probe_size: Size = Field(default=65536.0, ge=1.0, description="bytes that a probe sends", validate_default=False)
-    options: dict[str, Any] = Field(default_factory=dict, description="options of the planners")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="options of the planners; a table for one of them (`[planning.options.hpa]`) overrides those for all",
+    )
 
 
 class RunTable(Table):
     """`[run]`."""
 
-    time_scale: float = Field(default=1.0, gt=0.0, description="slow real-time backends down by this factor")
+    time_scale: float = Field(
+        default=1.0,
+        gt=0.0,
+        description="slow a real-time backend down by this factor, so that the machine can carry the scenario",
+    )
     wall_limit: Duration | None = Field(default=None, gt=0.0, description="stop the run after this much wall-clock time")
 
 
 class Scenario(Table):
     """A whole scenario file. `links` and `hosts` are keyed by role/tier or by name."""
 
-    name: str
-    description: str = ""
-    seed: int = 0
+    name: str = Field(description="what results call it", json_schema_extra={"default": "the file's name"})
+    description: str = Field(default="", description="a line for people")
+    seed: int = Field(default=0, description="of arrivals and input images")
     model: ModelTable
     topology: TopologyTable = TopologyTable()
     links: dict[str, LinkTable]
