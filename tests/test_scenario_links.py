@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import pytest
 
 from testbed import registry
 from testbed.errors import BackendError, InputError, PlannerError, ScenarioError, TraceError
-from testbed.scenario.links import DEFAULT_RATE_BPS, ResolvedLink, hosts_of, links_of
-from testbed.scenario.load import build
+from testbed.scenario.links import DEFAULT_RATE_BPS, ResolvedLink, hosts_of, idle_words, links_of
+from testbed.scenario.load import build, load
 from testbed.scenario.schema import Scenario
 from topologies.layout import Layout
 
@@ -143,3 +144,16 @@ def test_registered_names_are_listed_and_unknown_ones_name_the_nearest():
 def test_a_size_that_a_topology_cannot_have_is_bad_input():
     with pytest.raises(InputError, match=r"\[topology\]: .*cellular"):
         make({"backbone": {"rate": "1 Mbit/s"}}, topology={"name": "two_sites", "cellular": True})
+
+
+def test_a_rate_that_a_trace_leaves_without_effect_is_mentioned_and_a_trace_can_be_taken_away() -> None:
+    def links(*overrides: str) -> Mapping[str, ResolvedLink]:
+        known = load("quickstart", overrides)
+        return links_of(known, registry.layout(known.topology))
+
+    assert idle_words(links()) == []
+    (words,) = idle_words(links("links.backbone.rate=5 Mbit/s"))
+    assert "the rate of backbone does nothing" in words
+    plain = links("links.backbone.rate=5 Mbit/s", "links.backbone.trace=none")
+    assert idle_words(plain) == []
+    assert (plain["backbone"].up.rate_bps, plain["backbone"].down.rate_bps, plain["backbone"].trace) == (5e6, 40e6, None)

@@ -9,12 +9,13 @@ from rich.table import Table
 
 from d3node.plan import TIERS
 from testbed.cli.app import app
-from testbed.cli.console import kept, out, print_json, verb
+from testbed.cli.console import kept, note, out, print_json, verb
 from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, scenario_of
 from testbed.errors import ScenarioError
 from testbed.orchestrator.world import prepare
 from testbed.report import units
 from testbed.report.forecast import Forecast, forecasts
+from testbed.scenario.links import idle_words
 from testbed.scenario.schema import Scenario
 from testbed.scenario.units import parse
 
@@ -40,7 +41,10 @@ def plan(
         time_s = parse("duration", at)
     except ValueError as error:
         raise ScenarioError(f"--at: {error}") from error
-    found = list(forecasts(prepare(wanted), time_s))
+    world = prepare(wanted)
+    for text in idle_words(world.links):
+        note(text)
+    found = list(forecasts(world, time_s))
     if as_json:
         print_json({"scenario": wanted.name, "at_s": time_s, "plans": [_facts(item) for item in found]})
         return

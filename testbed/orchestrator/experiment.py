@@ -28,6 +28,7 @@ from testbed.orchestrator.verify import Verifier
 from testbed.orchestrator.walltime import WallLimit, now_utc
 from testbed.orchestrator.world import World, prepare
 from testbed.planners.base import Planner
+from testbed.scenario.links import idle_words
 from testbed.scenario.schema import Scenario
 
 
@@ -140,6 +141,8 @@ def _announce(world: World, backend: Backend, folder: RunFolder, journal: Journa
         sessions=len(world.pairs),
         requests=journal.total,
     )
+    for text in idle_words(world.links):
+        journal.emit("warning", text=text)
 
 
 def _facts(world: World, backend: Backend) -> dict[str, Any]:

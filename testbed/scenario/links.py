@@ -25,6 +25,9 @@ Roles that are not here (backbone, cellular, those of other topologies) have no 
 Delay and loss default to 0, the queue to one that the backend derives.
 """
 
+NO_TRACE = "none"
+"""A trace of this name takes away the one that the scenario, or the role's table, gave."""
+
 T = TypeVar("T", bound=Table)
 
 
@@ -45,6 +48,8 @@ class ResolvedLink:
     trace_direction: Literal["up", "down", "both"] = "both"
     trace_offset_s: float = 0.0
     trace_loop: bool = True
+    idle_keys: tuple[str, ...] = ()
+    """Keys that do nothing, because a trace in the same table does."""
 
     def state(self, direction: Direction) -> LinkState:
         """State of a direction at scenario time 0."""
@@ -92,7 +97,9 @@ def links_of(scenario: Scenario, layout: Layout) -> dict[str, ResolvedLink]:
     found = {}
     for link in layout.links:
         tables = [scenario.links[key] for key in dict.fromkeys((link.role, link.name)) if key in scenario.links]
-        found[link.name] = _resolve(scenario, link.name, link.role, _merged(LinkTable, tables))
+        resolved = _resolve(scenario, link.name, link.role, _merged(LinkTable, tables))
+        meant = {key for key in resolved.idle_keys if any(getattr(table, key) is not None and table.trace for table in tables)}
+        found[link.name] = replace(resolved, idle_keys=tuple(sorted(meant)))
     return found
 
 
@@ -118,6 +125,15 @@ def hosts_of(scenario: Scenario, layout: Layout) -> dict[str, ResolvedHost]:
     return found
 
 
+def idle_words(links: Mapping[str, ResolvedLink]) -> list[str]:
+    """A sentence for every key that a trace leaves without effect."""
+    return [
+        f"links: the {key} of {link.name} does nothing: its trace gives it (trace = {NO_TRACE!r} takes the trace away)"
+        for link in links.values()
+        for key in link.idle_keys
+    ]
+
+
 def _check_keys(table: str, given: Mapping[str, object], groups: set[str], names: tuple[str, ...], layout: Layout) -> None:
     kind = "link" if table == "links" else "host"
     group = "role" if table == "links" else "tier"
@@ -141,6 +157,8 @@ def _merged(kind: type[T], tables: list[T]) -> T:
     values: dict[str, Any] = {}
     for table in tables:
         values.update({key: value for key in table.model_fields_set if (value := getattr(table, key)) is not None})
+    if values.get("trace") == NO_TRACE:
+        values = {key: value for key, value in values.items() if not key.startswith("trace")}
     return cast(T, kind.model_construct(**values))
 
 
@@ -157,9 +175,12 @@ def _resolve(scenario: Scenario, name: str, role: str, table: LinkTable) -> Reso
     offset_s = table.trace_offset or 0.0
     first = {} if trace is None else trace.at(offset_s)
     states = {}
+    used = set()
     for towards in ("up", "down"):
         traced = direction in (towards, "both")
         rate = table.rate if towards == "up" or table.rate_down is None else table.rate_down
+        if not (traced and "rate_bps" in first):
+            used.add("rate" if towards == "up" or table.rate_down is None else "rate_down")
         if rate is None and not (traced and "rate_bps" in first):
             rate = _default_rate(name, role, towards)
         state = LinkState(rate_bps=rate or 0.0, delay_s=table.delay or 0.0, loss=table.loss or 0.0)
@@ -174,6 +195,7 @@ def _resolve(scenario: Scenario, name: str, role: str, table: LinkTable) -> Reso
         trace_direction=direction,
         trace_offset_s=offset_s,
         trace_loop=trace.loop if trace is not None else True,
+        idle_keys=tuple(key for key in ("rate", "rate_down") if getattr(table, key) is not None and key not in used),
     )
 
 

@@ -51,7 +51,7 @@ class LinkTable(Table):
     delay: Duration | None = Field(default=None, description="one way; 0 if absent")
     loss: Share | None = Field(default=None, ge=0.0, lt=1.0, description="of packets, at random; 0 if absent")
     queue: Size | None = Field(default=None, gt=0.0, description="bytes of queue; derived from rate and delay if absent")
-    trace: str | None = Field(default=None, description="file (relative to the scenario), or a name of a shipped trace")
+    trace: str | None = Field(default=None, description="file, name or generator of a trace; `none` takes a role's away")
     trace_direction: Literal["up", "down", "both"] | None = Field(
         default=None, description="which direction follows the trace; both if absent (up: away from the devices)"
     )
