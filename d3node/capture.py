@@ -31,15 +31,20 @@ from d3node.operators import (
     words,
 )
 from d3node.reading import Call, Reading, read, renumber
+from d3node.zoo import quiet
 
 
 def capture(module: nn.Module, input_shape: tuple[int, ...], name: str) -> Program:
     """Capture a module in eval mode for one input shape (with batch). Raises ModelError where torch cannot export it."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet():
             exported = torch.export.export(module.eval(), (torch.zeros(input_shape),), strict=False)
     except Exception as error:  # torch.export raises a zoo of its own
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "data-dependent" in first:
+            first = f"its control flow depends on values, which no layer graph can have ({first})"
+        elif ":" in name and "?" not in name:
+            first = f"{first}\n(for another input shape: '{name}?input=1x3x64x64')"
         raise ModelError(f"model {name!r} cannot be exported for an input of shape {input_shape}: {first}") from error
     return from_exported(exported, name)
 

@@ -96,8 +96,11 @@ class _Reader:
             spec = specs[node.name]
             if spec.kind == InputKind.USER_INPUT:
                 value = node.meta.get("val")
-                if len(inputs) != 1 or not isinstance(value, Tensor) or not value.is_floating_point():
+                if len(inputs) != 1:
                     raise ModelError(f"a model needs exactly one input, a floating-point tensor; this one has {len(inputs)}")
+                if not isinstance(value, Tensor) or not value.is_floating_point():
+                    kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+                    raise ModelError(f"the model's input must be a floating-point tensor; this one's is {kind}")
                 self.calls.insert(0, Call("input", "input", "placeholder", [], _shape(value, "input"), value.dtype))
                 values[node] = Given(0)
             else:
@@ -155,6 +158,8 @@ class _Reader:
         if any(isinstance(n, GraphModule) for n in arguments):
             raise ModelError(f"the model contains control flow ({name}), which cannot be captured as a layer graph")
         instruction = _instruction(node.target, arguments, keywords)
+        if _draws(instruction):
+            raise ModelError(f"the model draws random numbers ({node.target}), so no two runs of it could be compared")
         reads = flat(instruction)
         if any(isinstance(item, _Several) for item in reads):
             raise ModelError(f"{node.target} takes all results of another operator at once, which is not supported")
@@ -319,6 +324,17 @@ def _response_norm(nodes: list[Node]) -> Instruction | None:
         return None
     names = ("input", "size", "alpha", "beta", "k")
     return Instruction(torch.nn.functional.local_response_norm, (kernel[0], alpha, beta, k), {}, names)
+
+
+def _draws(instruction: Instruction) -> bool:
+    """True for an operator that draws random numbers (dropout in training mode is `operators.is_identity`'s business)."""
+    target = instruction.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    for switch in ("train", "training", "dropout_p", "dropout"):
+        if switch in instruction.names:
+            return bool(instruction.argument(switch)) and not short_name(target).endswith("dropout")
+    return True
 
 
 def _aliases(node: Node) -> bool:

@@ -11,7 +11,15 @@ from d3node.graph import INPUT, LayerGraph
 
 
 def stacks(graph: LayerGraph, within: Collection[int] | None = None, max_inputs: int | None = 1) -> list[tuple[int, ...]]:
-    """All candidate stacks among the vertices `within` (all by default), by ascending last vertex, then ascending depth.
+    """All candidate stacks among the vertices `within`; see `with_inputs`."""
+    return [stack for stack, _ in with_inputs(graph, within, max_inputs)]
+
+
+def with_inputs(
+    graph: LayerGraph, within: Collection[int] | None = None, max_inputs: int | None = 1
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """All candidate stacks among the vertices `within` (all by default), by ascending last vertex, then ascending depth; each
+    with the producers outside that it reads, ascending.
 
     A candidate is a consecutive run (in topological order) of the given vertices, all spatial, whose only tensor used
     outside is the last vertex's, and which reads at most `max_inputs` tensors from outside (None: any number). With one
@@ -20,7 +28,6 @@ def stacks(graph: LayerGraph, within: Collection[int] | None = None, max_inputs:
     """
     members = sorted(set(range(len(graph)) if within is None else within) - {INPUT})
     convex = within is None or graph.is_convex(members)
-    found = []
     for run in _segments(graph, members):
         reach = _reaches(graph, run)
         for end in range(len(run)):
@@ -33,8 +40,7 @@ def stacks(graph: LayerGraph, within: Collection[int] | None = None, max_inputs:
                 if max_inputs is None or len(outside) <= max_inputs:
                     stack = run[start : end + 1]
                     if convex or graph.is_convex(stack):
-                        found.append(stack)
-    return found
+                        yield stack, tuple(sorted(outside))
 
 
 def maximal_stacks(graph: LayerGraph, within: Collection[int] | None = None, max_inputs: int | None = 1) -> list[tuple[int, ...]]:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
+import logging
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -188,9 +192,12 @@ def _file(source: str, weights: str | None) -> Loaded:
     import torch
 
     try:
-        exported = torch.export.load(source)
+        with quiet():
+            exported = torch.export.load(source)
     except Exception as error:
-        raise ModelError(f"model file {source!r} is not an exported program that this torch can read: {error}") from error
+        raise ModelError(
+            f"model file {source!r} is not an exported program that this torch can read: {_first_line(error)}"
+        ) from error
     if weights is not None:
         raise ModelError(f"model file {source!r} carries its own weights; export it with the weights of {weights!r} instead")
     values = [
@@ -227,6 +234,22 @@ def _load_weights(module: Any, path: str, source: str) -> None:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             raise ModelError(f"weights {path!r} {problem} {', '.join(keys[:3])}{more} of model {source!r}")
     module.load_state_dict(state, strict=False)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without torch's own log lines and dumps on standard error: what matters of them is in the exception."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # torch has dozens of loggers with handlers of their own
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 _schemas: list[Any] = []

@@ -100,3 +100,33 @@ def failing() -> nn.Module:
 class TwoInputs(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
+
+
+class Noisy(nn.Module):
+    """Adds a random number, so no two runs agree."""
+
+    input_shape = (1, 3, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + torch.rand(1)
+
+
+class Undecided(Noisy):
+    """What it computes depends on what it computed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return y if y.sum() > 0 else -y
+
+
+class Everywhere(Noisy):
+    """Answers with its input, an inner map that is used further on, a mask, and scores; one branch leads nowhere."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
+        y = F.relu(self.conv(x))
+        self.conv(x[:, :, 1:, 1:])
+        return x, y, {"best": y.argmax(1)}, y.mean((2, 3))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from model_blocks import Residual
 from safetensors.torch import save_file
+from torch import nn
 
 from d3node import graph_cache
 from d3node.errors import ModelError
@@ -129,9 +130,20 @@ def test_pt2_files(tmp_path: Path) -> None:
     two = x.expand(2, -1, -1, -1).contiguous()
     torch.export.save(torch.export.export(module, (two,), dynamic_shapes=({0: batch},), strict=False), path)
     assert load_model(ModelSpec(str(path))).graph[INPUT].output_shape == (2, *x.shape[1:])
+    torch.export.save(torch.export.export(nn.Embedding(4, 2), (torch.ones(1, 3, dtype=torch.long),), strict=False), path)
+    with pytest.raises(ModelError, match=r"floating-point tensor; this one's is torch\.int64"):
+        load_model(ModelSpec(str(path)))
     path.write_bytes(b"not a model")
     with pytest.raises(ModelError, match="not an exported program"):
         load_model(ModelSpec(str(path)))
+
+
+def test_refusals_are_not_drowned_in_torchs_own_words(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ModelError):
+        load_model(ModelSpec("model_blocks:Undecided"))
+    with pytest.raises(ModelError):
+        load_model(ModelSpec("model_blocks:Residual?input=1x4x9x9"))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_factories_choose_their_input_shape() -> None:
@@ -150,6 +162,9 @@ def test_factories_choose_their_input_shape() -> None:
         ("model_blocks:not_a_module", "returned int, not a torch.nn.Module"),
         ("model_blocks:failing", "its factory failed: OSError: no such thing"),
         ("model_blocks:TwoInputs", "cannot be exported"),
+        ("model_blocks:Noisy", "draws random numbers"),
+        ("model_blocks:Undecided", "control flow depends on values"),
+        ("model_blocks:Residual?input=1x4x9x9", "cannot be exported for an input of shape"),
         ("model_blocks:Residual?input=3xfour", "expected a suffix like"),
         ("model_blocks:Residual?size=3", "expected a suffix like"),
     ],

@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     if not out.is_terminal and "COLUMNS" not in os.environ:
         out.width = WIDE
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a user's "package.module:factory" lies where the command is given; last, to shadow nothing
     try:
         typer.main.get_command(app).main(args=words, prog_name="testbed")
     except SystemExit as end:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 from rich.table import Table
 
@@ -43,6 +45,11 @@ def report(
         run = load(folder)
         for model, planner in run.plans[["model", "planner"]].drop_duplicates().itertuples(index=False):
             _timeline(run, model, planner)
+        out.print(
+            "\nPredicted: critical path of one request on an idle network of the state known then.\n"
+            "Measured: median of the requests between this decision and the next, warm-up left out.",
+            style="dim",
+        )
 
 
 def _timeline(run: Run, model: str, planner: str) -> None:
@@ -59,17 +66,34 @@ def _timeline(run: Run, model: str, planner: str) -> None:
             times, rates = states["at_s"].tolist(), states["rate_bps"].tolist()
             out.print(f"{name} up, to {units.rate(max(rates))}\n[cyan]{sparkline(times, rates, end_s, min(80, out.width))}[/]")
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("at", "device", "because", "touched", "planning", "predicted", "dev/edge/cloud", "tiled"):
+    plans = run.plans[(run.plans["model"] == model) & (run.plans["planner"] == planner)]
+    headings = ("at", "device", "because", "touched", "planning", "predicted", "measured", "dev/edge/cloud", "tiled")
+    kept = [i for i, heading in enumerate(headings) if out.width >= 100 or heading not in ("planning", "tiled")]
+    for heading in (headings[i] for i in kept):
         left = heading in ("device", "because")
         table.add_column(
             heading, justify="left" if left else "right", no_wrap=heading != "because", min_width=7 if left else None
         )
-    for record in run.plans[(run.plans["model"] == model) & (run.plans["planner"] == planner)].to_dict(orient="records"):
-        table.add_row(*_row(record))
+    until: dict[str, float] = {}
+    rows = []
+    for record in reversed(plans.to_dict(orient="records")):
+        device, at_s = str(record["device"]), float(record["at_s"])
+        rows.append(_row(record, _measured(own[own["device"] == device], at_s, until.get(device, math.inf))))
+        until[device] = at_s
+    for row in reversed(rows):
+        table.add_row(*(row[i] for i in kept))
     out.print(table)
 
 
-def _row(record: Mapping[Hashable, Any]) -> list[str]:
+def _measured(own: pd.DataFrame, start_s: float, end_s: float) -> str:
+    """Median latency of the requests submitted in a span of time, warm-up left out, and how many they are."""
+    found = own[(own["submitted_s"] >= start_s) & (own["submitted_s"] < end_s) & ~own["warmup"].astype(bool)][
+        "latency_s"
+    ].dropna()
+    return f"{units.seconds(float(found.median()))} of {len(found)}" if len(found) else ""
+
+
+def _row(record: Mapping[Hashable, Any], measured: str) -> list[str]:
     plan = record["plan"]  # None where nothing was installed
     counts = "/".join(str(plan["tiers"][1:].count(tier)) for tier in ("device", "edge", "cloud")) if plan else "as before"
     tiled = sum(len(stack["vertices"]) for stack in plan["stacks"]) if plan else 0
@@ -84,6 +108,7 @@ def _row(record: Mapping[Hashable, Any]) -> list[str]:
         f"{len(record['touched'])} of {record['vertices']}",
         units.seconds(record["planning_time_s"]),
         units.seconds(record["predicted_latency_s"]),
+        measured,
         counts,
         str(tiled) if tiled else "",
     ]

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 from d3node.plan import RANK, Plan, Stack
 from testbed.planners.base import Change, Decision, Problem
-from testbed.planners.hpa import Rule, notes_of, partition
+from testbed.planners.hpa import Rule, notes_of, partition, repartitioned
 from testbed.planners.options import read
 from testbed.planners.prices import EDGE, Prices, make_plan, prices
-from testbed.planners.repartition import affected, beyond_bands, repartition
+from testbed.planners.repartition import affected, beyond_bands
 from testbed.planners.tiling import stack_times
 from testbed.planners.vsm import choose, tiled_seconds
 
@@ -49,7 +49,7 @@ class D3:
         seeds = affected(problem, rule, before, change)
         if values["edge_costs"] == "tiled" and self._edge_changed(problem, change):
             seeds |= {v for v, rank in enumerate(before) if rank == EDGE}
-        ranks, touched = repartition(rule, before, seeds, values["guard"] == "on")
+        ranks, touched = repartitioned(rule, before, seeds, values)
         lost = any(tile.host not in problem.edge_hosts for stack in current.stacks for tile in stack.tiles)
         same_part = all((a == EDGE) == (b == EDGE) for a, b in zip(before, ranks, strict=True))
         if same_part and not lost and not self._edge_changed(problem, change, before):

@@ -13,6 +13,8 @@ input vertex, graph layers by longest distance. Ours: the rest, with every open 
   "predecessor": consumers of one tensor; once it has crossed for one of them the others get it free. "off": no second look.
 - `guard`: "on" drops the outcome of a partial re-partition that is dearer than staying, as the local wave cannot see that it
   splits what belongs together; "off" takes whatever it yields.
+- `front`: the share of the graph that the wave of a partial re-partition may visit (at least 24 vertices); beyond it a full pass
+  takes over, which is faster than a long wave and knows more. 1 never gives up.
 - `band_low`, `band_high`: thresholds of partial re-partition. A change of a path or a host counts only when its rate, delay or
   speed is outside [1 - band_low, 1 + band_high] times the value last used; 0 acts on all that is reported.
 
@@ -21,7 +23,7 @@ What happens when conditions change is in `repartition.py`; tiles on the edge ti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from d3node.graph import INPUT
@@ -56,10 +58,13 @@ class Rule:
         gain = self.weight[own][v] - self.weight[rank][v]
         if gain <= 0.0:
             return False
-        hop = self.priced.hop
+        hop, relay = self.priced.hop, self.priced.relay
         for u in self.brings[v]:
-            if ranks[u] < rank:
-                gain -= hop[ranks[u]][rank][u] - (hop[ranks[u]][own][u] if ranks[u] < own else 0.0)
+            at = ranks[u]
+            if at < rank:
+                gain -= hop[at][rank][u] - (hop[at][own][u] if at < own else 0.0)
+                if relay and gain <= 0.0:  # further tensors can only cost more; by a direct path one may be cheaper higher up
+                    return False
         return gain > 0.0
 
     def greedy(self, v: int, ranks: Sequence[int]) -> int:
@@ -88,7 +93,10 @@ class Rule:
         if not self.tied[v] or first == CLOUD:
             return first
         if self.sis == "successor":
-            return self.pulled(v, first, ranks, decided)
+            for w in self.tied[v]:
+                if ranks[w] > first:
+                    return self.pulled(v, first, ranks, decided)
+            return first  # nobody to be pulled by
         return self.shared(v, ranks, decided)
 
     def pulled(self, v: int, first: int, ranks: Sequence[int], decided: Decided) -> int:
@@ -165,6 +173,21 @@ def partition(rule: Rule) -> list[int]:
     return ranks
 
 
+SHORT = 24
+"""Vertices that the wave of a partial re-partition may visit in any graph: about what takes as long as looking for the seeds."""
+
+
+def repartitioned(
+    rule: Rule, before: Sequence[int], seeds: Collection[int], values: dict[str, Any]
+) -> tuple[list[int], frozenset[int]]:
+    """Ranks after a change, and the vertices decided anew: the wave from the seeds, or a full pass where it goes too far."""
+    found = repartition(rule, before, seeds, max(SHORT, int(values["front"] * len(before))))
+    ranks, touched = (partition(rule), frozenset(range(1, len(before)))) if found is None else found
+    if values["guard"] == "on" and ranks != before and rule.priced.objective(ranks) > rule.priced.objective(before):
+        ranks = list(before)
+    return ranks, touched
+
+
 class Hpa:
     """D3 without tiles."""
 
@@ -187,7 +210,7 @@ class Hpa:
         change = beyond_bands(problem, current, change, values["band_low"], values["band_high"])
         rule = Rule(priced, values)
         before = [RANK[tier] for tier in current.tiers]
-        ranks, touched = repartition(rule, before, affected(problem, rule, before, change), values["guard"] == "on")
+        ranks, touched = repartitioned(rule, before, affected(problem, rule, before, change), values)
         notes = notes_of(problem, values, current, change)
         return Decision(make_plan(self.name, problem, ranks, notes=notes), priced.objective(ranks), touched)
 

@@ -120,16 +120,14 @@ def _would_move(rule: Decider, ranks: Sequence[int], rank: int) -> set[int]:
     return {v for v, placed in enumerate(ranks) if placed < rank and v != INPUT and rule.prefers(v, rank, ranks)}
 
 
-def repartition(
-    rule: Decider, before: Sequence[int], seeds: Iterable[int], guard: bool = True
-) -> tuple[list[int], frozenset[int]]:
-    """New ranks, and the vertices that were re-decided, starting from the seeds and their SIS vertices.
+def repartition(rule: Decider, before: Sequence[int], seeds: Iterable[int], most: int) -> tuple[list[int], frozenset[int]] | None:
+    """New ranks, and the vertices that were re-decided, starting from the seeds and their SIS vertices; None when the wave would
+    visit more than `most` vertices.
 
     A vertex whose rank changes brings up its consumers (the next graph layer; they must stay legal), its producers (once
     each: the cut may move on towards the input) and its SIS vertices. The wave runs layer by layer, and as in a full pass a
     vertex is tied only to what has been decided by then, not to where the old plan had the rest; what the wave left alone
-    counts at its end. The result obeys one-way flow whatever the seeds are. With `guard` the ranks stay as they were when the
-    outcome would be dearer.
+    counts at its end. The result obeys one-way flow whatever the seeds are.
     """
     known = rule.priced.facts
     size, levels = len(before), known.levels
@@ -138,6 +136,8 @@ def repartition(
     for v in tuple(seeds):
         seeds.update(rule.tied[v])
     seeds.discard(INPUT)
+    if len(seeds) > most:
+        return None
     queue = sorted([levels[v] * size + v for v in seeds])
     wave = _Wave([True] * size, levels)
     settled, visits = wave.settled, wave.visits
@@ -146,6 +146,8 @@ def repartition(
     while queue:
         v = heapq.heappop(queue) % size
         settled[v] = True
+        if v not in visits and len(visits) == most:
+            return None
         count = visits[v] = visits.get(v, 0) + 1
         wave.level = levels[v]
         rank = rule.decide(v, ranks, wave) if count <= VISITS else max(ranks[v], rule.priced.floor(v, ranks))
@@ -161,8 +163,6 @@ def repartition(
             rank = rule.decide(v, ranks, settled)
             if ranks[v] < rank <= min((ranks[w] for w in known.consumers[v]), default=CLOUD):
                 ranks[v] = rank
-    if guard and ranks != before and rule.priced.objective(ranks) > rule.priced.objective(before):
-        ranks = list(before)
     return ranks, frozenset(visits)
 
 

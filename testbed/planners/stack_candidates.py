@@ -1,8 +1,8 @@
 """Which sets of vertices can be a stack: runs of the topological order with one output, worked out once per graph.
 
-A run [p..e] qualifies when all its vertices are spatial and only e is used outside it. That makes it convex. Runs that read
-a tensor which some vertex before p also turns into input of the run (half a residual block) are left out, so that one
-reverse walk from e serves all its runs. Which of them are worth tiling is `vsm.py`'s business.
+What a stack is says `d3node.stacks`. Of its runs those that read a tensor which some vertex before them also turns into input
+of the run (half a residual block) are left out here, so that one reverse walk from the last vertex serves all its runs. Which
+of them are worth tiling is `vsm.py`'s business.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from d3node.graph import LayerGraph
+from d3node.stacks import with_inputs
 
 Ints = npt.NDArray[np.int64]
 
@@ -40,30 +41,16 @@ def candidates(graph: LayerGraph) -> Candidates:
 
 
 def _enumerate(graph: LayerGraph) -> Candidates:
-    size = len(graph)
-    producers, consumers, ancestors = [0] * size, [0] * size, [0] * size
+    runs = []
+    before: list[int] = [0] * len(graph)  # bit sets: ancestors of every vertex
+    consumers = [sum(1 << w for w in found) for found in graph.successors]
     for vertex in graph:
-        v = vertex.index
-        ancestors[v] = 1 << v
         for u in vertex.inputs:
-            producers[v] |= 1 << u
-            consumers[u] |= 1 << v
-            ancestors[v] |= ancestors[u]
-    runs: list[tuple[int, int, tuple[int, ...]]] = []
-    outputs = set(graph.outputs)
-    for e in range(1, size):
-        if graph[e].spatial is None or (not consumers[e] and e not in outputs):
-            continue
-        members = needs = 0
-        for p in range(e, 0, -1):
-            if graph[p].spatial is None or (p != e and not (consumers[p] and graph.last_use[p] <= e)):
-                break
-            members |= 1 << p
-            needs |= producers[p]
-            reads = _bits(needs & ~members)
-            before = ancestors[e] & ((1 << p) - 1)
-            if not any(consumers[u] & before for u in reads):
-                runs.append((p, e, reads))
+            before[vertex.index] |= before[u] | 1 << u
+    for stack, reads in with_inputs(graph, max_inputs=None):
+        ahead = before[stack[-1]] & ((1 << stack[0]) - 1)
+        if not any(consumers[u] & ahead for u in reads):
+            runs.append((stack[0], stack[-1], reads))
     width = max((len(reads) for _, _, reads in runs), default=1)
     table = np.full((len(runs), width), -1, dtype=np.int64)
     for i, (_, _, reads) in enumerate(runs):
@@ -71,12 +58,3 @@ def _enumerate(graph: LayerGraph) -> Candidates:
     last = np.array([e for _, e, _ in runs], dtype=np.int64)
     ends, index = np.unique(last, return_inverse=True)
     return Candidates(np.array([p for p, _, _ in runs], dtype=np.int64), last, ends, index.astype(np.int64), table)
-
-
-def _bits(mask: int) -> tuple[int, ...]:
-    found = []
-    while mask:
-        low = mask & -mask
-        found.append(low.bit_length() - 1)
-        mask ^= low
-    return tuple(found)
