@@ -53,6 +53,16 @@ def test_a_request_over_all_tiers_is_taken_apart() -> None:
     assert (found.sent_bytes, found.received_bytes) == (100_000, 4000)
 
 
+def test_a_warm_up_request_moves_bytes_but_its_compute_times_count_nowhere() -> None:
+    ledger = Ledger(WHERE)
+    slow = report("c1", transfer("e1", 0.0, 1.0, 50_000), compute(1.0, 3.0, overrun=1.5))
+    assert ledger.book([slow], warmup=True).overrun_s == 1.5
+    assert (ledger.compute_s, ledger.overrun_s) == (0.0, 0.0)
+    assert ledger.links["backbone", "up"].message_bytes == 50_000
+    ledger.book([slow])
+    assert (ledger.compute_s, ledger.overrun_s) == (2.0, 1.5)
+
+
 def test_links_are_booked_in_the_direction_they_are_crossed() -> None:
     ledger = Ledger(WHERE)
     ledger.book(

@@ -71,7 +71,8 @@ class Figures:
 
 
 class Ledger:
-    """Books reports. `links` holds the totals per link direction since the ledger was opened."""
+    """Books reports. `links` holds the totals per link direction since the ledger was opened; `compute_s` and `overrun_s` leave
+    warm-up requests out, whose times are in no figure either (the first run of a model is slower than any later one)."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -106,7 +107,7 @@ class Ledger:
             entry.framed_bytes += framed
         return route
 
-    def book(self, reports: Sequence[dict[str, Any]]) -> Figures:
+    def book(self, reports: Sequence[dict[str, Any]], warmup: bool = False) -> Figures:
         """Book all reports of one request, and sum them up for its row."""
         figures = Figures()
         compute: dict[Tier, list[Span]] = {}
@@ -124,7 +125,7 @@ class Ledger:
                 if record["what"] == "compute":
                     figures.queue_s += record["queued_s"]
                     figures.overrun_s += record["overrun_s"]
-                    self.compute_s += span[1] - span[0]
+                    self.compute_s += 0.0 if warmup else span[1] - span[0]
                     compute.setdefault(tier, []).append(span)
                     continue
                 nbytes = record["bytes"]
@@ -146,5 +147,5 @@ class Ledger:
         figures.transfer_lan_s = union_s(lan) if lan else 0.0
         figures.transfer_backbone_s = union_s(backbone) if backbone else 0.0
         figures.transfer_return_s = union_s(back) if back else 0.0
-        self.overrun_s += figures.overrun_s
+        self.overrun_s += 0.0 if warmup else figures.overrun_s
         return figures

@@ -157,7 +157,7 @@ class PairRun:
             self._fail(error)
 
     def _over(self, request: Request) -> None:
-        figures = self._ledger.book(request.reports)
+        figures = self._ledger.book(request.reports, request.warmup)
         self._observer.request(request)
         name = self._model.name
         facts = self.facts
