@@ -348,7 +348,8 @@ def test_verify_reports_what_it_checked(capsys):
     assert all(item["failures"] == [] and item["count"] > 0 for item in found)
 
 
-def test_ctrl_c_keeps_the_finished_rows_and_exits_130(small, tmp_path):
+@pytest.mark.parametrize(("ending", "ignored"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)])
+def test_ctrl_c_and_termination_keep_the_finished_rows_and_exit_130(small, tmp_path, ending, ignored):
     folder = tmp_path / "out"
     command = [sys.executable, "-m", "testbed.cli", "run", str(small), "--backend", "sim", "--out", str(folder)]
     process = subprocess.Popen(
@@ -357,6 +358,7 @@ def test_ctrl_c_keeps_the_finished_rows_and_exits_130(small, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "COLUMNS": "140"},
+        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None,  # as a shell's "&" does
     )
     try:
         table = folder / "inferences.csv"
@@ -365,7 +367,7 @@ def test_ctrl_c_keeps_the_finished_rows_and_exits_130(small, tmp_path):
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         out, err = process.communicate(timeout=120)
     finally:
         process.kill()

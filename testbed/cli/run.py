@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,7 +71,7 @@ def run_command(
     if capture:
         _capture(chosen, folder)
     try:
-        with RunProgress(f"backend {chosen.name}: {why}") as progress:
+        with _termination_is_an_interrupt(), RunProgress(f"backend {chosen.name}: {why}") as progress:
             summary = run(wanted, chosen, folder, progress)
     except KeyboardInterrupt:
         return _interrupted(folder, as_json)
@@ -135,6 +139,25 @@ def _capture(backend: Backend, folder: Path) -> None:
     if not hasattr(backend, "capture_dir"):
         raise BackendError(f"--capture: backend {backend.name} has no packets to capture; leave it out, or use --backend mininet")
     backend.capture_dir = folder / "capture"
+
+
+@contextmanager
+def _termination_is_an_interrupt() -> Iterator[None]:
+    """SIGTERM (`timeout`, batch systems) ends a run as Ctrl-C does: rows kept, status "interrupted"."""
+
+    def interrupt(*_: object) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.raise_signal(signal.SIGINT)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupted(folder: Path, as_json: bool) -> int:
