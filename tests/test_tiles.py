@@ -100,10 +100,8 @@ def networks(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
     return nn.Sequential(*chain).eval(), shape
 
 
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
-@given(network=networks(), data=st.data())
-def test_random_stacks_in_random_grids(network: tuple[nn.Module, tuple[int, ...]], data: st.DataObject) -> None:
+def check_random_stack(network: tuple[nn.Module, tuple[int, ...]], data: st.DataObject) -> None:
+    """One stack of a random network in one random grid."""
     module, shape = network
     try:
         with torch.inference_mode():
@@ -118,6 +116,24 @@ def test_random_stacks_in_random_grids(network: tuple[nn.Module, tuple[int, ...]
     finding = check_tiles(whole, [(stack, grid)])
     assert finding.count == 1
     assert finding.failures == []
+
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@settings(UNHURRIED, max_examples=20)
+@given(network=networks(), data=st.data())
+def test_random_stacks_in_random_grids(network: tuple[nn.Module, tuple[int, ...]], data: st.DataObject) -> None:
+    check_random_stack(network, data)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@settings(UNHURRIED, max_examples=150)
+@given(network=networks(), data=st.data())
+def test_many_random_stacks_in_random_grids(network: tuple[nn.Module, tuple[int, ...]], data: st.DataObject) -> None:
+    check_random_stack(network, data)
 
 
 @pytest.mark.parametrize("module", [Pools(), Residual()], ids=["pools", "residual"])

@@ -36,7 +36,10 @@ class Subject:
     reference: Reference
 
 
-@pytest.fixture(scope="module", params=zoo.ZOO)
+LARGE = ("vgg16", "darknet53", "inception_v4")
+
+
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in zoo.ZOO])
 def subject(request: pytest.FixtureRequest) -> Subject:
     torch.set_num_threads(1)
     loaded = zoo.load(request.param, seed=0, weights=None)

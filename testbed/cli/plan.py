@@ -20,7 +20,7 @@ from testbed.scenario.schema import Scenario
 from testbed.scenario.units import parse
 
 _HEADINGS = (
-    *("model", "device", "planner", "latency", "objective", "regret", "backbone", "planning"),
+    *("model", "device", "planner", "latency", "objective", "regret", "over\ntiles", "backbone", "planning"),
     *("device/edge/\ncloud", "tiled"),
 )
 
@@ -46,12 +46,13 @@ def plan(
         note(text)
     found = list(forecasts(world, time_s))
     if as_json:
-        print_json({"scenario": wanted.name, "at_s": time_s, "plans": [_facts(item) for item in found]})
+        print_json({"scenario": wanted.name, "at_s": time_s, "plans": [_facts(item, found) for item in found]})
         return
     out.print(_table(wanted, found, time_s))
     out.print(
         "Latency: critical path of one request on the idle network. Objective: D3's sum of compute and transfer.\n"
-        "Regret: objective over the exact optimum without tiles; below zero where tiles gain.\n"
+        "Regret: objective over the exact optimum without tiles; below zero where tiles gain. Over tiles:\n"
+        "the same over optimal-tiles, where that is among the planners.\n"
         "Backbone: bytes in frames towards the cloud. device/edge/cloud: layers on each tier; tiled: how many of them in tiles.",
         style="dim",
         soft_wrap=True,
@@ -78,7 +79,8 @@ def _table(scenario: Scenario, found: list[Forecast], time_s: float) -> Table:
                 item.planner,
                 units.seconds(item.prediction.latency_s),
                 units.seconds(item.objective_s),
-                f"{item.regret * 100:+.1f} %",
+                _percent(item.regret),
+                _percent(_over_tiles(item, found)),
                 units.size(item.prediction.backbone_bytes + item.prediction.direct_bytes),
                 units.seconds(item.planning_s),
                 "/".join(str(len(item.vertices(tier))) for tier in TIERS),
@@ -86,17 +88,30 @@ def _table(scenario: Scenario, found: list[Forecast], time_s: float) -> Table:
             )
         )
         before = same
+    bounded = any(row[6] for row in rows)
     columns = kept(_HEADINGS, rows, ("tiled", "planning", "objective"))
     for i in columns:
-        if i != 1 or several:
+        if (i != 1 or several) and (i != 6 or bounded):
             left = _HEADINGS[i] in ("model", "device", "planner")
             table.add_column(_HEADINGS[i], justify="left" if left else "right", no_wrap=True, vertical="bottom")
     for row in rows:
-        table.add_row(*(row[i] for i in columns if i != 1 or several))
+        table.add_row(*(row[i] for i in columns if (i != 1 or several) and (i != 6 or bounded)))
     return table
 
 
-def _facts(item: Forecast) -> dict[str, Any]:
+def _over_tiles(item: Forecast, found: list[Forecast]) -> float | None:
+    """Share by which a plan's objective is above that of `optimal-tiles` for the same model and device, if that was asked for."""
+    for other in found:
+        if (other.model, other.device, other.planner) == (item.model, item.device, "optimal-tiles"):
+            return item.objective_s / other.objective_s - 1.0
+    return None
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share * 100:+.1f} %"
+
+
+def _facts(item: Forecast, found: list[Forecast]) -> dict[str, Any]:
     return {
         "model": item.model,
         "device": item.device,
@@ -105,6 +120,7 @@ def _facts(item: Forecast) -> dict[str, Any]:
         "objective_s": item.objective_s,
         "optimum_s": item.optimum_s,
         "regret": item.regret,
+        "regret_over_tiles": _over_tiles(item, found),
         "backbone_bytes": item.prediction.backbone_bytes,
         "direct_bytes": item.prediction.direct_bytes,
         "planning_s": item.planning_s,
