@@ -84,6 +84,13 @@ class TestBackboneGap:
     def test_neither_have_acknowledgements(self) -> None:
         assert self.gap(self.up.framed_bytes + 66 * 10 * 3) == 0.0
 
+    def test_what_failed_requests_sent_is_no_gap_but_bytes_that_were_never_counted_are(self) -> None:
+        def gap(wire: float) -> float:
+            return backbone_gap(LinkCounters(round(wire), 0, 0), self.up, self.down, 0.0, complete=False)
+
+        assert gap(self.up.framed_bytes * 1.5) == 0.0
+        assert gap(self.up.framed_bytes * 0.9) == pytest.approx(0.1, abs=0.01)
+
     def test_bytes_that_nobody_reported_have(self) -> None:
         assert self.gap(self.up.framed_bytes * 1.02) == pytest.approx(0.02, abs=0.002)
 

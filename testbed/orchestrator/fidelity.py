@@ -51,17 +51,18 @@ class PairFacts:
     gaps: dict[str, float] = field(default_factory=dict)
 
 
-def backbone_gap(counted: LinkCounters, up: LinkBytes, down: LinkBytes, loss: float) -> float:
+def backbone_gap(counted: LinkCounters, up: LinkBytes, down: LinkBytes, loss: float, complete: bool = True) -> float:
     """Relative gap between the bytes counted on a link direction and those reported to have crossed it.
 
     Reported bytes are framed message by message, which is the most they can take without loss: several messages may share a
     frame. Acknowledgements of the other direction's data may add up to one frame of 66 bytes per segment, and loss its
-    share of retransmissions. A count inside these limits has no gap.
+    share of retransmissions. A count inside these limits has no gap. Unless `complete`, requests failed, and what they sent
+    before that was counted and never reported: then there is no upper limit.
     """
     least = up.message_bytes * (SEGMENT_PAYLOAD + FRAME_OVERHEAD) / SEGMENT_PAYLOAD
     acknowledgements = FRAME_OVERHEAD * (down.message_bytes / SEGMENT_PAYLOAD + 2.0 * down.messages)
     most = (up.framed_bytes + acknowledgements) * (1.0 + 3.0 * loss) + BACKBONE_FREE_BYTES
-    if least <= counted.wire_bytes <= most:
+    if least <= counted.wire_bytes and (counted.wire_bytes <= most or not complete):
         return 0.0
     outside = least - counted.wire_bytes if counted.wire_bytes < least else counted.wire_bytes - most
     return outside / max(least, float(BACKBONE_FREE_BYTES))

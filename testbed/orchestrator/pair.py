@@ -353,7 +353,9 @@ class PairRun:
                     loss = max(
                         (d.step.state.loss for d in self._stage.replay.done if _of(d.step, key) and d.step.state), default=0.0
                     )
-                    self.facts.gaps[f"{link.name} {direction}"] = backbone_gap(counted, reported, back, loss)
+                    self.facts.gaps[f"{link.name} {direction}"] = backbone_gap(
+                        counted, reported, back, loss, complete=not self.facts.failed
+                    )
                 self._stage.folder.links.add(
                     {
                         **self._names,
