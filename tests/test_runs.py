@@ -16,6 +16,7 @@ from testbed import registry
 from testbed.backends.sim import SimBackend
 from testbed.errors import AgentError, InputError, RunError
 from testbed.orchestrator import run, summarise
+from testbed.scenario.load import load, shipped
 from testbed.scenario.schema import Scenario
 
 
@@ -302,3 +303,31 @@ def test_every_model_and_planner_meets_the_same_load_and_the_same_trace(tmp_path
     shortest = min(len(found) for found in steps.values())
     assert shortest >= 3
     assert len({tuple(found[:shortest]) for found in steps.values()}) == 1
+
+
+def test_long_runs_forget_finished_requests(tmp_path: Path) -> None:
+    import gc
+
+    from d3node.compute import Job
+    from d3node.execute import Request as Part
+    from testbed.orchestrator.tracker import Request
+
+    alive: list[int] = []
+
+    def listener(event: dict[str, Any]) -> None:
+        if event["event"] == "progress" and event["done"] in (100, 400):
+            gc.collect()
+            alive.append(sum(isinstance(thing, Request | Part | Job) for thing in gc.get_objects()))
+
+    run(scenario(requests={"count": 400}, planning={"planners": ["d3"]}), SimBackend(), tmp_path / "run", listener)
+    early, late = alive
+    assert early > 0
+    assert late <= early + 3
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_every_shipped_scenario_runs_and_is_trusted(tmp_path: Path, name: str) -> None:
+    known = load(name, ["compute.tensors=sizes", "requests.count=4"])
+    summary = run(known, SimBackend(), tmp_path / "run")
+    assert (summary.verdict, summary.failing) == ("trusted", [])
+    assert all(pair.requests == 4 * known.topology.devices * (2 if name == "two_sites" else 1) for pair in summary.pairs)
