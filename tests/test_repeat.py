@@ -132,3 +132,10 @@ def test_a_planner_that_fails_ends_the_run_by_its_name(capsys, file):
     words = ("--planner", "mine.py:Clumsy", "--out", "out")
     _, err = said(capsys, "run", file, "--backend", "sim", "--set", "planning.options={}", *words, code=1)
     assert "planner 'mine.py:Clumsy' failed on 'alexnet': ZeroDivisionError" in err
+
+
+def test_two_planners_of_one_name_are_refused(capsys, file):
+    (file.parent / "other").mkdir()
+    (file.parent / "other" / "mine.py").write_text(PLANNER)
+    words = ("--planner", "mine.py:Mine", "--planner", "other/mine.py:Mine")
+    assert "two planners would be called 'mine.py:Mine'" in refused(capsys, "run", file, "--backend", "sim", *words)

@@ -99,6 +99,16 @@ def travelling_input(graph: LayerGraph, encoding: str) -> LayerGraph:
     return graph.with_input_bytes(values)
 
 
+def _planners(scenario: Scenario) -> dict[str, Planner]:
+    found: dict[str, Planner] = {}
+    for name in dict.fromkeys(scenario.planning.planners):
+        label = registry.planner_label(name)
+        if label in found:
+            raise ScenarioError(f"planning.planners: two planners would be called {label!r} in the results; rename one file")
+        found[label] = registry.planner(name)
+    return found
+
+
 def prepare(scenario: Scenario, planners: Mapping[str, Planner] | None = None) -> World:
     """Resolve a scenario. `planners` replaces the registered ones (name -> planner). Errors are the user's (InputError)."""
     layout = registry.layout(scenario.topology)
@@ -115,6 +125,6 @@ def prepare(scenario: Scenario, planners: Mapping[str, Planner] | None = None) -
         links=links_of(scenario, layout),
         hosts=hosts_of(scenario, layout),
         models=models,
-        planners=planners or {registry.planner_label(name): registry.planner(name) for name in scenario.planning.planners},
+        planners=planners or _planners(scenario),
         sites=sites_of(layout, scenario.network.route),
     )
