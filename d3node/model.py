@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d3node import graph_cache, zoo
@@ -137,7 +136,7 @@ def load_model(spec: ModelSpec) -> Model:
     if spec.source.endswith(".d3model"):
         from d3node import program_file
 
-        return program_file.load(Path(spec.source))
+        return program_file.load(spec.source)
     loaded = zoo.load(spec.source, spec.seed, spec.weights)
     program = _captured(loaded, spec.source)
     graph_cache.put(spec.source, program.graph)

@@ -1,7 +1,8 @@
 """A captured model in a file that loads at once: its layer graph and instructions as JSON, its weights as they lie in memory.
 
 Weights are mapped, not read: processes that load the same file share them, and each touches only what it uses. No pickle, no
-model library and no `torch.export` are needed to load one. Which models are kept so is the caller's business.
+model library and no `torch.export` are needed to load one. Which models are kept so is the caller's business. A name may end in
+"@OFFSET" before the suffix: the model then begins there in a larger file or a device that can be mapped.
 
 Layout, in this order: 8 bytes of magic, 8 bytes little-endian length of the header, the header (JSON), and each constant at the
 offset (a multiple of 64, from the file's start) that the header gives. The weights' bytes are this machine's (little-endian).
@@ -12,9 +13,11 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import mmap
 import os
 import struct
 import tempfile
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,30 +78,43 @@ def save(model: Model, path: Path) -> None:
         raise
 
 
-def load(path: Path) -> Model:
+def within(path: Path | str, offset: int) -> str:
+    """The name of a model that begins at an offset (a multiple of 64) of a larger file."""
+    return f"{path}@{offset}{SUFFIX}"
+
+
+def load(source: Path | str) -> Model:
     """Read what `save` wrote. Raises ModelError for a file that is none of these."""
+    place, _, digits = str(source).removesuffix(SUFFIX).rpartition("@")
+    path, offset = (Path(place), int(digits)) if place and digits.isdigit() else (Path(source), 0)
     try:
         with path.open("rb") as file:
+            file.seek(offset)
             if file.read(8) != _MAGIC:
-                raise ModelError(f"{path}: not a captured model ({SUFFIX})")
+                raise ModelError(f"{source}: not a captured model ({SUFFIX})")
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
-        size = path.stat().st_size
-    except (OSError, ValueError, struct.error) as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from error
-    base = _base(length)
-    if size != base + header["bytes"]:
-        raise ModelError(f"{path}: is {size} B long, its header says {base + header['bytes']} B")
-    storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=size)
-    constants = {}
-    for name, entry in header["constants"].items():
-        dtype, shape = getattr(torch, entry["dtype"]), entry["shape"]
-        start, count = base + entry["offset"], math.prod(shape)
-        flat = torch.empty(0, dtype=torch.uint8).set_(storage, start, (count * dtype.itemsize,), (1,))  # type: ignore[arg-type]
-        constants[name] = flat.view(dtype).reshape(shape)
+            start = offset + _base(length)
+            constants = _mapped(file.fileno(), start, header)
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        raise ModelError(f"{source}: cannot be read: {error}") from error
     codes = tuple(tuple(_instruction_in(one) for one in code) for code in header["codes"])
     mean, deviation = header["normalisation"]
     return Model(Program(LayerGraph.from_json(header["graph"]), codes, constants), (tuple(mean), tuple(deviation)))
+
+
+def _mapped(file: int, start: int, header: dict[str, Any]) -> dict[str, Tensor]:
+    """The constants, in place. Raises ValueError where the file is too short for them."""
+    end = start + header["bytes"]
+    memory = mmap.mmap(file, max(end, 1), mmap.MAP_SHARED, mmap.PROT_READ)
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the tensors must not be written to: nobody does
+        for name, entry in header["constants"].items():
+            dtype, count = getattr(torch, entry["dtype"]), math.prod(entry["shape"])
+            flat = torch.frombuffer(memory, dtype=dtype, count=count, offset=start + entry["offset"]) if count else torch.empty(0)
+            found[name] = flat.to(dtype).reshape(entry["shape"])
+    return found
 
 
 def _base(length: int) -> int:

@@ -67,20 +67,24 @@ class VkernelBackend:
         kernel = cache.installed()
         if kernel is None:
             raise BackendError("the time-travel kernel is not built: testbed kernel build")
-        arguments = {**job.arguments, "models": captured(scenario)}
+        from d3node import program_file
+
+        files = captured(scenario)
+        places = (program_file.within(guest.MAPPER, offset) for offset in guest.offsets(list(files.values())))
+        arguments = {**job.arguments, "models": dict(zip(files, places, strict=True))}
         outcome = guest.run(
             kernel,
-            Job(job.call, arguments, writable=(job.folder,), memory_mib=memory_mib(arguments["models"])),
+            Job(job.call, arguments, writable=(job.folder,), mapped=list(files.values())),
             listener,
             Limits(wall_s=job.wall_limit_s),
         )
         return {**outcome.facts, "result": outcome.result}
 
 
-def captured(scenario: Scenario) -> dict[str, str]:
+def captured(scenario: Scenario) -> dict[str, Path]:
     """A file with each of the scenario's models, captured now or found in the user's cache."""
     return {
-        name: str(captured_model(ModelSpec(name, scenario.model.seed, scenario.model.weights.get(name))))
+        name: captured_model(ModelSpec(name, scenario.model.seed, scenario.model.weights.get(name)))
         for name in scenario.model.names
     }
 
@@ -102,9 +106,3 @@ def captured_model(spec: ModelSpec) -> Path:
 
 def _code() -> bytes:
     return b"".join(Path(graph_cache.__file__).with_name(f"{name}.py").read_bytes() for name in ("program_file", "instructions"))
-
-
-def memory_mib(models: dict[str, str]) -> int:
-    """Memory for the guest: page cache of the weights, copies of what agents work on, and torch itself."""
-    weights = sum(Path(path).stat().st_size for path in models.values()) >> 20
-    return max(guest.MEMORY_MIB, 3 * 1024 + 2 * weights)

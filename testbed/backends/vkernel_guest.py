@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import mmap
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 from d3node.linux import CLONE_NEWNET, CLONE_NEWNS, call, die_with_parent, unshare
 from testbed.backends import isolation
@@ -111,7 +112,8 @@ PRELOADED = (
 
 
 def preload() -> None:
-    """Import it."""
+    """Import it, into a heap of pages that lie together."""
+    settle_heap(PRELOADED_MIB)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Mininet 2.3 on newer Pythons
         for name in PRELOADED:
@@ -148,13 +150,50 @@ def _child(function: Callable[[], None], keep: tuple[int, ...]) -> NoReturn:
         os._exit(status)
 
 
-def _zygote(theirs: socket.socket) -> Child:
-    def serve() -> None:
-        from d3node.zygote import Zygote
+PRELOADED_MIB = 192
+"""Heap that the imports take, and some more."""
 
+
+def agent_heap_mib(largest_bytes: int) -> int:
+    """Heap that an agent gets in one piece; `largest_bytes`: inputs and output of the model's largest vertex."""
+    return min(512, 32 + (8 * largest_bytes >> 20))
+
+
+def settle_heap(mib: int) -> None:
+    """Back the next so many MiB of this process's heap with pages that lie together. Does nothing where the kernel refuses.
+
+    Every run of pages that lie together is one mapping of the process that carries this one on the host, which may have 65530
+    of them; imports and torch touch memory in an order that would make nearly each page its own run.
+    """
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    size = mib << 20
+    block = libc.malloc(ctypes.c_size_t(size))
+    if block:
+        start = -(-block // mmap.PAGESIZE) * mmap.PAGESIZE
+        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(block + size - start - mmap.PAGESIZE), _MADV_POPULATE_WRITE)
+        libc.free(ctypes.c_void_p(block))
+
+
+_MADV_POPULATE_WRITE = 23
+
+
+def _zygote(theirs: socket.socket) -> Child:
+    from d3node.zygote import Zygote
+
+    class GuestZygote(Zygote):
+        def _agent(self, request: dict[str, Any], errors: int, ready: int) -> NoReturn:
+            sizes = [0]
+            for model in self._models.values():
+                graph = model.graph
+                sizes += [v.output_bytes + sum(graph[i].output_bytes for i in v.inputs) for v in graph]
+            settle_heap(agent_heap_mib(max(sizes)))
+            super()._agent(request, errors, ready)
+
+    def serve() -> None:
         gone = contextlib.suppress(BrokenPipeError, ConnectionResetError)
         with socket.socket(fileno=os.dup(theirs.fileno())) as channel, gone:
-            Zygote(channel).serve()
+            GuestZygote(channel).serve()
 
     return fork(serve, keep=(theirs.fileno(),))
 

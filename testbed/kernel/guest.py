@@ -37,12 +37,14 @@ MEMORY_MIB = 4096
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
 """Page faults are what is slow in the guest: glibc shall keep memory that torch has given back."""
 
-ENVIRONMENT = {**ALLOCATOR, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""One thread each: a thread that spins while it waits would wait for ever, because time does not move while something runs."""
+ENVIRONMENT = {**ALLOCATOR, "PYTHONMALLOC": "malloc", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""One thread each: a thread that spins while it waits would wait for ever, because time does not move while something runs.
+Python takes its memory from the same heap as torch, which can be had in one piece (see `testbed.backends.vkernel_guest`)."""
 
 _INHERITED = ("HOME", "PATH", "LANG", "LC_ALL", "XDG_CACHE_HOME", "USER", "LOGNAME")
 _POLL_S = 0.02
 _TAIL_BYTES = 3000
+_PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Job:
     """What to run: "module:function", called with a function that sends events (name, **fields), and these arguments.
 
     Arguments and result are plain JSON. `writable`: folders of the host that the guest may write to, at the same place.
+    `mapped`: files whose contents the guest finds, one after the other, in /dev/mmapper; `offsets` says where each begins.
     """
 
     call: str
@@ -68,6 +71,7 @@ class Job:
     writable: Sequence[Path] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     memory_mib: int = MEMORY_MIB
+    mapped: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,8 @@ class _Guest:
             "arguments": dict(self._job.arguments),
         }
         (self._spool / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-        self._command = command_line(self._kernel, self._spool, self._job.memory_mib)
+        shared = _shared(self._job.mapped) if self._job.mapped else None
+        self._command = command_line(self._kernel, self._spool, self._job.memory_mib, shared)
         # What memory the guest has is an unlinked file in TMPDIR. (HOME is where user-mode Linux would look for its settings.)
         environment = {
             "TMPDIR": memory_folder(self._job.memory_mib),
@@ -170,11 +175,15 @@ class _Guest:
                     stderr=console,
                     cwd=self._spool,
                     env=environment,
+                    pass_fds=() if shared is None else (shared,),
                     start_new_session=True,  # Ctrl-C is for us; a group of its own can be ended as one
                     preexec_fn=die_with_parent,
                 )
             except OSError as error:
                 raise BackendError(f"the kernel {self._kernel.program} cannot be started: {error.strerror}") from error
+            finally:
+                if shared is not None:
+                    os.close(shared)
 
     # -- watching -------------------------------------------------------------------------------------------------------------
 
@@ -230,21 +239,50 @@ class _Guest:
         return "".join(f"\n-- end of its {name} --\n{text}" for name, text in parts if text)
 
     def _last(self, name: str) -> str:
-        data = (self._spool / name).read_bytes()[-_TAIL_BYTES:]
-        return data.decode(errors="replace").strip()
+        text = (self._spool / name).read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+        return text.replace("reboot: Power down", "").strip()
 
     def _error(self, end: Fields) -> TestbedError | KeyboardInterrupt:
         kind = getattr(errors, end["error"], None)
         if isinstance(kind, type) and issubclass(kind, TestbedError):
-            words = self._last("output") if issubclass(kind, BackendError | AgentError | RunError) else ""
-            return kind(end["text"] + (f"\n-- end of the guest's output --\n{words}" if words else ""))
+            return kind(end["text"] + (self._tail() if issubclass(kind, BackendError | AgentError | RunError) else ""))
         if end["error"] == "KeyboardInterrupt":
             return KeyboardInterrupt()
         return JobError(f"{end['error']}: {end['text']}\n{end['trace']}{self._tail()}".strip())
 
 
-def command_line(kernel: Kernel, spool: Path, memory_mib: int) -> list[str]:
-    """The command that boots a kernel with the job whose specification is in the spool folder."""
+MAPPER = "/dev/mmapper"
+"""Memory of the host in the guest: no page of it is faulted in, copied, or counted against the guest's own memory."""
+
+
+def offsets(files: Sequence[Path]) -> list[int]:
+    """Where each of a job's mapped files begins in `MAPPER`."""
+    found, place = [], 0
+    for file in files:
+        found.append(place)
+        place += -(-file.stat().st_size // _PAGE) * _PAGE
+    return found
+
+
+def _shared(files: Sequence[Path]) -> int:
+    """A file without a name, and so without remains, that holds these one after the other."""
+    descriptor = os.memfd_create("d3-guest")
+    end = 0
+    for file, place in zip(files, offsets(files), strict=True):
+        with file.open("rb") as source:
+            os.lseek(descriptor, place, os.SEEK_SET)
+            while os.sendfile(descriptor, source.fileno(), None, 1 << 30):
+                pass
+            end = place + -(-os.fstat(source.fileno()).st_size // _PAGE) * _PAGE
+    if end >= 1 << 31:
+        os.close(descriptor)
+        raise BackendError(f"all models together are {end >> 20} MiB; the guest can map 2047 MiB")
+    os.ftruncate(descriptor, end + 2 * _PAGE)  # the kernel forgets the last page of such a region
+    return descriptor
+
+
+def command_line(kernel: Kernel, spool: Path, memory_mib: int, shared: int | None = None) -> list[str]:
+    """The command that boots a kernel with the job whose specification is in the spool folder; `shared` becomes `MAPPER`."""
     here = Path(inside.__file__).resolve()
     for path in (sys.executable, str(here), str(spool)):
         if '"' in path or len(path) > 300:
@@ -262,10 +300,12 @@ def command_line(kernel: Kernel, spool: Path, memory_mib: int) -> list[str]:
         "quiet",
         "panic=-1",
         f"uml_dir={spool}/",
+        *(() if shared is None else (f"iomem=mmapper,/proc/self/fd/{shared}",)),
         *(f"{name}={value}" for name, value in ENVIRONMENT.items()),
         f"init={sys.executable}",
         "--",
-        "-I",
+        "-P",
+        "-s",
         "-B",
         str(here),
         str(spool / "spec.json"),

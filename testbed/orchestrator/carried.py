@@ -12,7 +12,8 @@ from typing import Any
 
 from testbed.backends.base import Carried, Carrier
 from testbed.errors import InputError, TestbedError
-from testbed.orchestrator import provenance
+from testbed.kernel import stopwatch
+from testbed.orchestrator import provenance, walltime
 from testbed.orchestrator.journal import Listener
 from testbed.orchestrator.results import write_json
 from testbed.orchestrator.summary import RunSummary, summarise
@@ -34,6 +35,7 @@ def run(scenario: Scenario, backend: Carrier, out_dir: Path | str, listener: Lis
     arguments = {
         "scenario": to_plain(scenario),
         "folder": str(folder),
+        "ticks_per_s": stopwatch.ticks_per_s(),
         "capture_dir": None if capture_dir is None else str(Path(capture_dir).resolve()),
     }
     started, reason = now_utc(), ""
@@ -69,7 +71,12 @@ def _complete(folder: Path, started: str, reason: str, facts: Mapping[str, Any])
 
 
 def inside(
-    emit: Callable[..., None], scenario: dict[str, Any], folder: str, capture_dir: str | None, models: dict[str, str]
+    emit: Callable[..., None],
+    scenario: dict[str, Any],
+    folder: str,
+    capture_dir: str | None,
+    models: dict[str, str],
+    ticks_per_s: float,
 ) -> str:
     """Where the clock is: the experiment with its events sent on; the verdict."""
     from testbed.backends import vkernel_guest
@@ -78,6 +85,7 @@ def inside(
     emit("loading")
     vkernel_guest.preload()
     emit("loaded")
+    walltime.Stopwatch.now = stopwatch.Stopwatch(ticks_per_s)
     asked = from_plain(scenario)
     own = asked.run.model_copy(update={"wall_limit": None, "time_scale": 1.0})  # the host has the clock on the wall
     backend = vkernel_guest.GuestBackend(models, capture_dir)
