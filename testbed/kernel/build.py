@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -181,13 +182,11 @@ class _Build:
             raise RunError(f"kernel {self.version} does not take these options of {cache.FRAGMENT.name}: {', '.join(lost)}")
 
     def _compile(self, tree: Path) -> None:
-        with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                self._make(tree, f"-j{self._jobs}", "linux"),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        command = self._make(tree, f"-j{self._jobs}", "linux")
+        with (
+            self._log.open("ab") as log,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as process,
+        ):
             assert process.stdout is not None
             try:
                 for done, line in enumerate(process.stdout, 1):
@@ -196,8 +195,7 @@ class _Build:
                 status = process.wait()
             except BaseException:
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, 15)
-                process.wait()
+                    os.killpg(process.pid, signal.SIGTERM)
                 raise
         if status != 0:
             raise RunError(f"the kernel does not compile (make: {status}):\n{self._tail()}")
