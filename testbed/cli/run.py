@@ -144,20 +144,18 @@ def _capture(backend: Backend, folder: Path) -> None:
 @contextmanager
 def _termination_is_an_interrupt() -> Iterator[None]:
     """SIGTERM (`timeout`, batch systems) ends a run as Ctrl-C does: rows kept, status "interrupted"."""
-
-    def interrupt(*_: object) -> None:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.raise_signal(signal.SIGINT)
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    interrupts = signal.getsignal(signal.SIGINT)
+    if interrupts is signal.SIG_IGN:  # a script's background job; the event loop cancels cleanly only under Python's own handler
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupts)
 
 
 def _interrupted(folder: Path, as_json: bool) -> int:
