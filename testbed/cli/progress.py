@@ -39,7 +39,9 @@ class RunProgress:
     def __call__(self, event: dict[str, Any]) -> None:
         """One event of the run (see `orchestrator.journal`)."""
         kind = event["event"]
-        if kind == "run":
+        if kind == "booting":
+            note("booting the time-travel kernel; torch is imported in it, which takes a while")
+        elif kind == "run":
             note(self._opening)
             self._task = self._bar.add_task("starting the network", total=event["requests"])
         elif kind == "session":

@@ -38,11 +38,13 @@ def run(scenario: Scenario, backend: Carrier, out_dir: Path | str, listener: Lis
         "ticks_per_s": stopwatch.ticks_per_s(),
         "capture_dir": None if capture_dir is None else str(Path(capture_dir).resolve()),
     }
+    listen = listener or (lambda _event: None)
     started, reason = now_utc(), ""
     facts: dict[str, Any] = {}
     try:
+        listen({"event": "booting"})
         job = Carried("testbed.orchestrator.carried:inside", arguments, folder, scenario.run.wall_limit)
-        facts = backend.carry(scenario, job, listener or (lambda _event: None))
+        facts = backend.carry(scenario, job, listen)
     except KeyboardInterrupt:
         reason = "the run was interrupted"
         raise

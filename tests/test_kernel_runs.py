@@ -1,0 +1,129 @@
+"""Runs in the time-travel kernel: the same folder as anywhere, the simulator's latencies, the same figures each time, clean ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conformance import scenario as conformance
+
+from testbed import registry
+from testbed.backends.sim import SimBackend
+from testbed.backends.vkernel import VkernelBackend
+from testbed.errors import BackendError, RunError
+from testbed.kernel import cache
+from testbed.orchestrator import run
+from testbed.scenario.schema import Scenario
+from topologies.layout import Layout
+
+built = pytest.mark.skipif(cache.installed() is None, reason="the time-travel kernel is not built: testbed kernel build")
+
+
+def scenario(**changes: Any) -> Scenario:
+    """The conformance network and its small model, two planners; long requests, so that computing and links both count."""
+    raw: dict[str, Any] = {
+        "name": "small",
+        "model": {"names": [conformance.MODEL]},
+        "topology": {"name": "three_tier", "devices": 1, "edges": 2},
+        "links": {
+            "access": {"rate": "40 Mbit/s", "delay": "2 ms"},
+            "lan": {"rate": "100 Mbit/s", "delay": "1 ms"},
+            "backbone": {"rate": "1 Mbit/s", "delay": "10 ms"},
+        },
+        "requests": {"count": 3},
+        "planning": {"planners": ["cloud-only", "edge-only"]},
+    }
+    for name, table in changes.items():
+        raw[name] = {**raw.get(name, {}), **table}
+    return Scenario.model_validate(raw)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "inferences.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@built
+@pytest.mark.slow
+def test_a_run_is_repeatable_and_agrees_with_the_simulator(tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    summary = run(scenario(), VkernelBackend(), tmp_path / "first", events.append)
+    run(scenario(), VkernelBackend(), tmp_path / "second")
+    run(scenario(), SimBackend(), tmp_path / "sim")
+    first, second, simulated = (rows(tmp_path / name) for name in ("first", "second", "sim"))
+    assert summary.verdict == "trusted"
+    assert len(first) == len(simulated) == 8
+    for a, b, c in zip(first, second, simulated, strict=True):
+        assert float(a["latency_s"]) == pytest.approx(float(b["latency_s"]), abs=0.001)
+        assert float(a["latency_s"]) == pytest.approx(float(c["latency_s"]), rel=0.03)
+        assert {key: a[key] for key in a if key.endswith("_bytes")} == {key: c[key] for key in c if key.endswith("_bytes")}
+        assert a["correct"] == c["correct"]
+    kinds = [event["event"] for event in events]
+    assert kinds[:2] == ["booting", "loading"]
+    assert kinds.index("run") < kinds.index("session") < kinds.index("progress") < kinds.index("run_end")
+    manifest = json.loads((tmp_path / "first" / "manifest.json").read_text())
+    guest = manifest["backend"]["guest"]
+    kernel = cache.installed()
+    assert kernel is not None
+    assert (guest["version"], guest["config_hash"]) == (kernel.version, kernel.config_hash)
+    assert "time-travel=inf-cpu" in guest["boot_line"]
+    assert guest["virtual_s"] > 0.0 < guest["wall_s"]
+    assert manifest["backend"]["kernel"].startswith(f"Linux {kernel.version}")
+    assert manifest["status"] == "finished"
+    plans = [json.loads(line) for line in (tmp_path / "first" / "plans.jsonl").read_text().splitlines()]
+    assert all(plan["planning_time_s"] > 1e-6 for plan in plans)  # a real time, not the guest's
+
+
+@built
+@pytest.mark.slow
+def test_an_interrupted_run_keeps_what_was_finished(tmp_path: Path) -> None:
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "progress" and event["done"] == 3:
+            raise KeyboardInterrupt
+
+    asked = scenario(requests={"count": 500, "think_time": "1 s"})
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, VkernelBackend(), tmp_path / "run", interrupt)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["status"] == "interrupted"
+    assert manifest["verdict"] == "rejected"
+    assert 3 <= len(rows(tmp_path / "run")) < 500
+
+
+@built
+@pytest.mark.slow
+def test_the_limit_on_the_wall_clock_ends_a_run(tmp_path: Path) -> None:
+    asked = scenario(requests={"count": 100_000, "think_time": "1 s"}, run={"wall_limit": "40 s"})
+    with pytest.raises(RunError, match=r"limit of 40 s of wall-clock time; virtual time \d"):
+        run(asked, VkernelBackend(), tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["status"] != "finished"
+    assert "limit of 40 s" in manifest["reason"]
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("testbed.backends.vkernel.shutil.which", lambda name, path: None if name == "mnexec" else name)
+    support = VkernelBackend().support(scenario(compute={"mode": "measured", "tensors": "sizes"}))
+    assert not support.ok
+    text = "\n".join(support.reasons)
+    for words in ("testbed kernel build", "--backend sim", "modelled", "sudo apt-get install mininet"):
+        assert words in text
+    with pytest.raises(BackendError, match="testbed kernel build"):
+        run(scenario(), VkernelBackend(), tmp_path / "run")
+
+
+def test_a_coroutine_of_this_process_is_refused_in_words() -> None:
+    async def main(_session: Any) -> Layout:
+        raise AssertionError
+
+    with pytest.raises(BackendError, match="another kernel's clock"):
+        VkernelBackend().run(scenario(), main)
+
+
+def test_it_is_registered_and_not_chosen_unasked() -> None:
+    assert "vkernel" in registry.backends()
+    assert "vkernel" not in registry.MOST_FAITHFUL_FIRST
