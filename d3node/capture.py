@@ -43,6 +43,8 @@ def capture(module: nn.Module, input_shape: tuple[int, ...], name: str) -> Progr
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "data-dependent" in first:
             first = f"its control flow depends on values, which no layer graph can have ({first})"
+        elif "missing a required argument" in first:
+            first = f"it takes more than the one input tensor that a layer graph starts from ({first})"
         elif ":" in name and "?" not in name:
             first = f"{first}\n(for another input shape: '{name}?input=1x3x64x64')"
         raise ModelError(f"model {name!r} cannot be exported for an input of shape {input_shape}: {first}") from error

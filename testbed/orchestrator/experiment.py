@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from d3node.errors import NodeError
+from d3node.errors import ModelError, NodeError
 from testbed.backends.base import Backend, Carrier, Invariant, Session
 from testbed.errors import BackendError, RunError, TestbedError
 from testbed.orchestrator import fidelity, provenance
@@ -69,6 +69,9 @@ def run(
         status, reason = "interrupted", "the run was interrupted"
         raise
     except TestbedError as error:
+        reason = str(error)
+        raise
+    except ModelError as error:  # weights that do not fit, say: bad input, as anywhere else
         reason = str(error)
         raise
     except NodeError as error:
