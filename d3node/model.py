@@ -25,6 +25,15 @@ KEPT_REGIONS = 4096
 """Tiles whose regions a model remembers, so that serving a request does no interval arithmetic."""
 
 
+CAPTURED = ".d3model"
+"""Suffix of captured models (`d3node.program_file`)."""
+
+
+def captured_within(path: str, offset: int) -> str:
+    """The source of a captured model that begins at an offset (a multiple of 64) of a larger file or a device."""
+    return f"{path}@{offset}{CAPTURED}"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Which model: a zoo name, "package.module:factory[?input=1x3x224x224]" or a `.pt2` file; the seed of its random
@@ -133,7 +142,7 @@ def load_model(spec: ModelSpec) -> Model:
 
     A `.d3model` file (`d3node.program_file`) is captured already.
     """
-    if spec.source.endswith(".d3model"):
+    if spec.source.endswith(CAPTURED):
         from d3node import program_file
 
         return program_file.load(spec.source)

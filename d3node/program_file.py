@@ -2,7 +2,7 @@
 
 Weights are mapped, not read: processes that load the same file share them, and each touches only what it uses. No pickle, no
 model library and no `torch.export` are needed to load one. Which models are kept so is the caller's business. A name may end in
-"@OFFSET" before the suffix: the model then begins there in a larger file or a device that can be mapped.
+"@OFFSET" before the suffix (`captured_within`): the model then begins there in a larger file or a device that can be mapped.
 
 Layout, in this order: 8 bytes of magic, 8 bytes little-endian length of the header, the header (JSON), and each constant at the
 offset (a multiple of 64, from the file's start) that the header gives. The weights' bytes are this machine's (little-endian).
@@ -28,9 +28,8 @@ from torch import Tensor
 from d3node.errors import ModelError
 from d3node.graph import LayerGraph
 from d3node.instructions import ALIGNMENT, Constant, Given, Instruction, Local, Program
-from d3node.model import Model
+from d3node.model import CAPTURED, Model
 
-SUFFIX = ".d3model"
 _MAGIC = b"d3model1"
 _KINDS: dict[str, type[torch.dtype] | type[torch.device] | type[torch.layout] | type[torch.memory_format]] = {
     "dtype": torch.dtype,
@@ -78,20 +77,15 @@ def save(model: Model, path: Path) -> None:
         raise
 
 
-def within(path: Path | str, offset: int) -> str:
-    """The name of a model that begins at an offset (a multiple of 64) of a larger file."""
-    return f"{path}@{offset}{SUFFIX}"
-
-
 def load(source: Path | str) -> Model:
     """Read what `save` wrote. Raises ModelError for a file that is none of these."""
-    place, _, digits = str(source).removesuffix(SUFFIX).rpartition("@")
+    place, _, digits = str(source).removesuffix(CAPTURED).rpartition("@")
     path, offset = (Path(place), int(digits)) if place and digits.isdigit() else (Path(source), 0)
     try:
         with path.open("rb") as file:
             file.seek(offset)
             if file.read(8) != _MAGIC:
-                raise ModelError(f"{source}: not a captured model ({SUFFIX})")
+                raise ModelError(f"{source}: not a captured model ({CAPTURED})")
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
             start = offset + _base(length)

@@ -1,4 +1,4 @@
-"""Runs in the time-travel kernel: the same folder as anywhere, the simulator's latencies, the same figures each time, clean ends."""
+"""Runs in the time-travel kernel: the same folder as anywhere, the latencies of `sim`, the same figures each time, clean ends."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import nn
 from d3node import program_file
 from d3node.capture import capture
 from d3node.errors import ModelError
-from d3node.model import Model, ModelSpec, load_model
+from d3node.model import Model, ModelSpec, captured_within, load_model
 
 
 class Several(nn.Module):
@@ -61,7 +61,7 @@ def test_a_model_can_stand_anywhere_in_a_larger_file(model: Model, tmp_path: Pat
     program_file.save(model, tmp_path / "one.d3model")
     data = (tmp_path / "one.d3model").read_bytes()
     (tmp_path / "pack").write_bytes(bytes(4096) + data + bytes(5000))
-    assert same(load_model(ModelSpec(program_file.within(tmp_path / "pack", 4096))), model)
+    assert same(load_model(ModelSpec(captured_within(str(tmp_path / "pack"), 4096))), model)
 
 
 def test_weights_are_aligned_as_torch_allocates_them(model: Model, tmp_path: Path):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from d3node import graph_cache
-from d3node.model import ModelSpec, load_model
+from d3node.model import CAPTURED, ModelSpec, captured_within, load_model
 from testbed.backends.base import Carried, Session, Support
 from testbed.backends.mininet_support import MODULES, PROGRAMS
 from testbed.errors import BackendError
@@ -67,10 +67,8 @@ class VkernelBackend:
         kernel = cache.installed()
         if kernel is None:
             raise BackendError("the time-travel kernel is not built: testbed kernel build")
-        from d3node import program_file
-
         files = captured(scenario)
-        places = (program_file.within(guest.MAPPER, offset) for offset in guest.offsets(list(files.values())))
+        places = (captured_within(guest.MAPPER, offset) for offset in guest.offsets(list(files.values())))
         arguments = {**job.arguments, "models": dict(zip(files, places, strict=True))}
         outcome = guest.run(
             kernel,
@@ -91,15 +89,15 @@ def captured(scenario: Scenario) -> dict[str, Path]:
 
 def captured_model(spec: ModelSpec) -> Path:
     """The captured file of one model. Everything that decides what is in it is in its name."""
-    from d3node import program_file
-
     facts = [graph_cache.key(spec.source), spec.seed, spec.weights, hashlib.sha256(_code()).hexdigest()]
     if spec.weights is not None:
         status = Path(spec.weights).stat()
         facts += [status.st_size, status.st_mtime_ns]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-    path = graph_cache.folder().with_name("captured") / f"{digest}{program_file.SUFFIX}"
+    path = graph_cache.folder().with_name("captured") / f"{digest}{CAPTURED}"
     if not path.is_file():
+        from d3node import program_file  # torch comes with it
+
         program_file.save(load_model(spec), path)
     return path
 

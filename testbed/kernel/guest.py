@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from d3node import errors as node_errors
+from d3node.errors import NodeError
 from d3node.linux import die_with_parent
 from testbed import errors
 from testbed.errors import AgentError, BackendError, RunError, TestbedError
@@ -242,8 +244,10 @@ class _Guest:
         text = (self._spool / name).read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
         return text.replace("reboot: Power down", "").strip()
 
-    def _error(self, end: Fields) -> TestbedError | KeyboardInterrupt:
-        kind = getattr(errors, end["error"], None)
+    def _error(self, end: Fields) -> TestbedError | NodeError | KeyboardInterrupt:
+        kind = getattr(errors, end["error"], None) or getattr(node_errors, end["error"], None)
+        if isinstance(kind, type) and issubclass(kind, NodeError):
+            return kind(end["text"])
         if isinstance(kind, type) and issubclass(kind, TestbedError):
             return kind(end["text"] + (self._tail() if issubclass(kind, BackendError | AgentError | RunError) else ""))
         if end["error"] == "KeyboardInterrupt":
