@@ -18,8 +18,10 @@ from testbed.scenario.plain import from_plain, to_plain
 from testbed.scenario.state import LinkState
 
 Emit = Callable[..., None]
-VKERNEL = Tolerance(small=0.01, transfer=0.005, share=0.5, settle_s=0.3)
-"""Two flows of a real TCP share a queue as their windows happen to grow; only their sum is exact. All else is."""
+VKERNEL = Tolerance(small=0.01, transfer=0.011, share=0.5, settle_s=0.3)
+"""Two flows of a real TCP share a queue as their windows happen to grow; only their sum is exact. The other bounds are for the
+formula of the checks: between two links of the same rate a short last frame waits for the full one before it, up to 0.12 ms at
+100 Mbit/s, which the formula leaves out. What the kernel itself is off by is in `accuracy`."""
 
 APART = (
     "a_request_ends_in_the_whole_models_answer",
