@@ -39,7 +39,7 @@ def main() -> int:
     if unknown := wanted - set(known):
         print(f"unknown benchmark: {', '.join(sorted(unknown))}; known: {', '.join(known)}", file=sys.stderr)
         return 2
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 170)
     console.print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     results: dict[str, Any] = {}
     failed = 0
