@@ -2,6 +2,7 @@
 #   make run [BACKEND=auto|sim|mininet] [SCENARIO=topologies/quickstart.toml]   the quickstart, ending with its table
 #   make test [PYTEST_ARGS=...]    the whole test suite, fast part first
 #   make bench [ONLY=a,b]          the measured figures of README and docs
+#   make kernel                    build the kernel in virtual time that the vkernel backend boots (once, some minutes)
 #   make lint                      ruff and mypy, as in CI
 #   make format | notebooks | clean
 
@@ -14,10 +15,10 @@ comma := ,
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench lint format notebooks clean
+.PHONY: help setup run test bench kernel lint format notebooks clean
 
 help:
-	@sed -n '2,7s/^#//p' Makefile
+	@sed -n '2,8s/^#//p' Makefile
 
 setup:
 	@scripts/setup.sh
@@ -33,6 +34,9 @@ test: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks $(subst $(comma), ,$(ONLY))
+
+kernel: setup
+	@$(BIN)/testbed kernel build
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
