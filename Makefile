@@ -35,7 +35,8 @@ test: setup
 bench: setup
 	@$(BIN)/python -m benchmarks $(subst $(comma), ,$(ONLY))
 
-kernel: setup
+kernel:
+	@scripts/setup.sh kernel
 	@$(BIN)/testbed kernel build
 
 lint: setup

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Set this checkout up: OS packages (when root or sudo allows), a virtual environment in .venv, all Python packages.
 # One script for `make run`, `make test`, CI and the Vagrant box. Repeatable; returns at once when nothing has changed.
-# usage: scripts/setup.sh            environment variables: PYTHON (default python3), D3_SKIP_OS_PACKAGES=1
+# usage: scripts/setup.sh [kernel]   "kernel": also the tools that `testbed kernel build` needs
+#        environment variables: PYTHON (default python3), D3_SKIP_OS_PACKAGES=1
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 OS_PACKAGES=(mininet iproute2 bridge-utils ethtool iputils-ping tcpdump)
 OS_COMMANDS=(mnexec ip brctl ethtool ping tcpdump)
+KERNEL_PACKAGES=(gcc make flex bison bc libelf-dev xz-utils)
+KERNEL_COMMANDS=(gcc make flex bison bc xz)
 TORCH_VERSION=2.13.0
 VENV=.venv
 STAMP=$VENV/.setup-stamp
@@ -17,6 +20,19 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"
   elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo -n "$@"
   else return 1; fi
+}
+
+kernel_tools() {
+  [ -z "${D3_SKIP_OS_PACKAGES:-}" ] || return 0
+  local command missing=()
+  for command in "${KERNEL_COMMANDS[@]}"; do
+    command -v "$command" >/dev/null || missing+=("$command")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  say "installing what a kernel is built with: ${KERNEL_PACKAGES[*]}"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update \
+    && as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${KERNEL_PACKAGES[@]}" >/dev/null \
+    || say "note: could not install them; needed: sudo apt-get install ${KERNEL_PACKAGES[*]}"
 }
 
 os_packages() {
@@ -74,3 +90,4 @@ python_packages() {
 
 os_packages
 python_packages
+[ "${1:-}" != kernel ] || kernel_tools
