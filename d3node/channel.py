@@ -6,9 +6,15 @@ at a time per channel; `close` lets sent messages arrive, `abort` does not.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
+
+from d3node.errors import ChannelError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,20 @@ class Channel(Protocol):
 
 
 Handler = Callable[[Channel], Awaitable[None]]
+
+
+async def attend(handler: Handler, channel: Channel) -> None:
+    """Hand an accepted channel to its handler, whatever becomes of it: a peer's fault is logged, and harms nobody else."""
+    try:
+        await handler(channel)
+    except ChannelError as error:
+        log.info("dropped %s: %s", channel.peer, error)
+    except asyncio.CancelledError:
+        channel.abort()
+        raise
+    except Exception:
+        log.exception("the handler of %s failed", channel.peer)
+    await channel.close()
 
 
 class Listener(Protocol):

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Final
 
 from d3node.auth import Handshake
-from d3node.channel import Handler
+from d3node.channel import Handler, attend
 from d3node.errors import AuthenticationError, ChannelError
 from d3node.stream import TcpChannel
 from d3node.wire import Limits
@@ -183,16 +183,7 @@ class TcpListener:
             raise
         finally:
             self._pending -= 1
-        try:
-            await self._handler(channel)
-        except ChannelError as error:
-            log.info("dropped %s: %s", channel.peer, error)
-        except asyncio.CancelledError:
-            channel.abort()
-            raise
-        except Exception:
-            log.exception("the handler of %s failed", channel.peer)
-        await channel.close()
+        await attend(self._handler, channel)
 
     async def close(self) -> None:
         """Stop accepting and end every handler."""

@@ -52,6 +52,18 @@ print(json.dumps(found))
 """
 
 
+def missing_packages() -> list[str]:
+    """Python packages and programs that a Mininet network needs and this machine lacks, each with the way to get it."""
+    reasons = []
+    for module, package in MODULES.items():
+        if importlib.util.find_spec(module) is None:
+            reasons.append(f"the Python package {package} is missing: pip install 'd3-testbed[emulation]'")
+    for program, package in PROGRAMS.items():
+        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
+            reasons.append(f"the program {program} is missing: sudo apt-get install {package}")
+    return reasons
+
+
 def missing(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> list[str]:
     """Everything that stands in the way; empty if the scenario can run."""
     reasons = []
@@ -59,12 +71,7 @@ def missing(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> list[str]:
         return ["it needs Linux; use --backend sim, or the virtual machine (vagrant up)"]
     if scenario.compute.tensors == "sizes":
         reasons.append('it moves real tensors: compute.tensors = "sizes" works with --backend sim only')
-    for module, package in MODULES.items():
-        if importlib.util.find_spec(module) is None:
-            reasons.append(f"the Python package {package} is missing: pip install 'd3-testbed[emulation]'")
-    for program, package in PROGRAMS.items():
-        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
-            reasons.append(f"the program {program} is missing: sudo apt-get install {package}")
+    reasons += missing_packages()
     if importlib.util.find_spec("pyroute2") is None:
         return reasons
     trial = kernel()

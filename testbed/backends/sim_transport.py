@@ -6,16 +6,13 @@ Control transports are free. What travels on a channel is `sim_channels.py`'s bu
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from d3node.auth import HEAD, NONCE_BYTES, PROOF_BYTES
-from d3node.channel import Handler
+from d3node.channel import Handler, attend
 from d3node.errors import ChannelError
 from testbed.backends.flow_stream import SYN_BYTES, Stream
 from testbed.backends.sim_channels import Fabric, SimChannel
 from testbed.costs.network import FRAME_OVERHEAD
-
-log = logging.getLogger("testbed.sim")
 
 HANDSHAKE = (
     SYN_BYTES,
@@ -114,16 +111,7 @@ class SimListener:
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     async def _attend(self, channel: SimChannel) -> None:
-        try:
-            await self._handler(channel)
-        except ChannelError as error:
-            log.info("dropped %s: %s", channel.peer, error)
-        except asyncio.CancelledError:
-            channel.abort()
-            raise
-        except Exception:
-            log.exception("the handler of %s failed", channel.peer)
-        await channel.close()
+        await attend(self._handler, channel)
 
     async def close(self) -> None:
         """Stop accepting and end every handler."""

@@ -7,11 +7,8 @@ This is the host's side: what is missing here, models captured into files that t
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import os
 import platform
-import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +16,7 @@ from typing import Any, TypeVar
 from d3node import graph_cache
 from d3node.model import CAPTURED, ModelSpec, captured_within, load_model
 from testbed.backends.base import Carried, Session, Support
-from testbed.backends.mininet_support import MODULES, PROGRAMS
+from testbed.backends.mininet_support import missing_packages
 from testbed.errors import BackendError
 from testbed.kernel import cache, guest
 from testbed.kernel.guest import Job, Limits
@@ -47,12 +44,7 @@ class VkernelBackend:
             reasons.append('it moves real tensors: compute.tensors = "sizes" works with --backend sim only')
         if scenario.compute.mode == "measured":
             reasons.append('computing takes no time there: compute.mode = "modelled", or another backend')
-        for module, package in MODULES.items():
-            if importlib.util.find_spec(module) is None:
-                reasons.append(f"the Python package {package} is missing: pip install 'd3-testbed[emulation]'")
-        for program, package in PROGRAMS.items():
-            if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
-                reasons.append(f"the program {program} is missing: sudo apt-get install {package}")
+        reasons += missing_packages()
         return Support(not reasons, reasons)
 
     def run(self, scenario: Scenario, main: Callable[[Session], Awaitable[T]]) -> T:
