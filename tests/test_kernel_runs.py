@@ -106,7 +106,7 @@ def test_the_limit_on_the_wall_clock_ends_a_run(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("testbed.backends.vkernel.shutil.which", lambda name, path: None if name == "mnexec" else name)
+    monkeypatch.setattr("shutil.which", lambda name, path=None: None if name == "mnexec" else name)
     support = VkernelBackend().support(scenario(compute={"mode": "measured", "tensors": "sizes"}))
     assert not support.ok
     text = "\n".join(support.reasons)
