@@ -14,6 +14,7 @@ PACKAGES = ("d3node", "testbed", "topologies", "traces", "analysis")
 
 ORDER = (
     "testbed.cli",
+    "testbed.verify",
     "testbed.report",
     "testbed.orchestrator",
     "testbed.backends",

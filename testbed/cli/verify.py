@@ -1,4 +1,6 @@
-"""`testbed verify`: check that decomposing a model loses nothing: parts bit for bit, tiles within the stated tolerance."""
+"""`testbed verify`: the group of checks, and the one that decomposing a model loses nothing (parts bit for bit, tiles within the
+stated tolerance). The others are in files of their own beside this one.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.live import Live
 from rich.table import Table
+from typer.core import TyperGroup
 
 from d3node.model import ModelSpec
 from d3node.zoo import ZOO, kind_of
@@ -23,9 +26,24 @@ ModelNames = Annotated[
 Everything = Annotated[bool, typer.Option("--all", help="Every cut, 200 assignments, every candidate stack (slow).")]
 
 
-@verb(app, "verify")
-def verify(
-    models: ModelNames = None,
+class _ModelsByDefault(TyperGroup):
+    """`testbed verify alexnet` is `testbed verify models alexnet`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Called by click with what follows `verify`."""
+        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["models", *args])
+
+
+checks = typer.Typer(
+    cls=_ModelsByDefault, help="Check what the testbed promises. Without a check's name: models, which lose nothing by being cut."
+)
+app.add_typer(checks, name="verify")
+
+
+@verb(checks, "models")
+def models(
+    names: ModelNames = None,
     everything: Everything = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random weights.")] = 0,
     weights: Annotated[Path | None, typer.Option("--weights", help="Real weights (.safetensors).")] = None,
@@ -33,12 +51,12 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Check parts and tiles of models against the whole model; exit code 1 where a promise is broken."""
-    wanted = models or list(ZOO)
+    wanted = names or list(ZOO)
     for name in wanted:
         kind_of(name)
     import torch
 
-    from d3node import verify as checks
+    from d3node import verify as lossless
 
     torch.set_num_threads(threads)
     found: list[dict[str, Any]] = []
@@ -47,7 +65,7 @@ def verify(
         table.add_column(heading, justify="left" if heading in ("model", "check") else "right", no_wrap=True)
     with Live(table, console=err, transient=True, auto_refresh=err.is_terminal) as live:
         for name in wanted:
-            for finding in checks.verify(ModelSpec(name, seed, str(weights) if weights else None), everything):
+            for finding in lossless.verify(ModelSpec(name, seed, str(weights) if weights else None), everything):
                 failed = len(finding.failures)
                 mark = f"[red]{failed}[/]" if failed else "0"
                 shown = name if not found or found[-1]["model"] != name else ""
