@@ -1,5 +1,5 @@
 # Every verb does its own set-up first (scripts/setup.sh); it is fast when nothing has changed.
-#   make run [BACKEND=auto|sim|mininet] [SCENARIO=topologies/quickstart.toml]   the quickstart, ending with its table
+#   make run [BACKEND=auto|sim|vkernel|mininet] [SCENARIO=...]   the quickstart in sim and in the kernel in virtual time, side by side
 #   make test [PYTEST_ARGS=...]    the whole test suite, fast part first
 #   make bench [ONLY=a,b]          the measured figures of README and docs
 #   make kernel                    build the kernel in virtual time that the vkernel backend boots (once, some minutes)
@@ -27,6 +27,7 @@ run: setup
 	@scripts/quickstart.sh "$(BACKEND)" "$(SCENARIO)"
 
 test: setup
+	@scripts/kernel.sh
 	@echo "== fast tests" && $(BIN)/python -m pytest -q -m "not slow and not emulation" $(PYTEST_ARGS)
 	@echo "== slow tests" && $(BIN)/python -m pytest -q -m "slow and not emulation" $(PYTEST_ARGS)
 	@echo "== notebooks" && $(BIN)/python -m pytest -q --nbmake analysis
@@ -35,9 +36,8 @@ test: setup
 bench: setup
 	@$(BIN)/python -m benchmarks $(subst $(comma), ,$(ONLY))
 
-kernel:
-	@scripts/setup.sh kernel
-	@$(BIN)/testbed kernel build
+kernel: setup
+	@scripts/kernel.sh --must
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

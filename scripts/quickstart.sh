@@ -1,46 +1,32 @@
 #!/usr/bin/env bash
-# `make run`: the quickstart in `sim`, and then, where this machine allows it, a short version of it over Mininet.
-# usage: scripts/quickstart.sh BACKEND SCENARIO        (BACKEND: auto = both, sim, mininet)
+# `make run`: the quickstart in `sim`, then the same scenario on real Linux in virtual time (`vkernel`), and the two side by side.
+# Where that kernel cannot be had, a short version over Mininet in real time takes its place.
+# usage: scripts/quickstart.sh BACKEND SCENARIO        (BACKEND: auto = as above; sim, vkernel, mininet = that one alone)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 backend=$1 scenario=$2
 testbed=.venv/bin/testbed
 stamp=$(date +%Y%m%d-%H%M%S)
 
-if [ "$backend" = auto ] || [ "$backend" = sim ]; then
-  "$testbed" run "$scenario" --backend sim --out "runs/quickstart-sim-$stamp"
-fi
-[ "$backend" = auto ] || [ "$backend" = mininet ] || exit 0
+run_sim() { "$testbed" run "$scenario" --backend sim --out "runs/quickstart-sim-$stamp"; }
+run_vkernel() { "$testbed" run "$scenario" --backend vkernel --out "runs/quickstart-vkernel-$stamp"; }
+has_kernel() { .venv/bin/python -c 'import sys; from testbed.kernel import cache; sys.exit(cache.installed() is None)'; }
 
-doctor=$("$testbed" doctor --json)
-fact() { .venv/bin/python -c 'import json, sys; d = json.load(sys.stdin); print(eval(sys.argv[1], {"d": d}))' "$1" <<<"$doctor"; }
-if [ "$(fact "d['backends']['mininet']['ok']")" != True ]; then
-  echo
-  echo "Mininet cannot run here: $(fact "'; '.join(d['backends']['mininet']['reasons'])")"
-  [ "$backend" = auto ] && exit 0 || exit 2
-fi
-
-# Real time: two cores carry six hosts only when the scenario is slowed down. VGG-16 takes torch 0.5 s on one core and the cloud's
-# GPU 14 ms, so 60 times slower leaves room; one request per planner, after one to warm up, makes it short again.
-changes=(--set run.time_scale=60 --set requests.count=1)
-if [ "$(fact "d['netem']")" != True ]; then
-  echo
-  echo "This kernel has no netem, so links cannot be delayed here: the same scenario without its delays, over Mininet."
-  for link in access backbone lan core; do changes+=(--set "links.$link.delay=0 ms"); done
-fi
-echo "One request per model and planner, 60 times slower than real; about two minutes on two idle cores."
-folder=runs/quickstart-mininet-$stamp
-status=0
-"$testbed" run "$scenario" --backend mininet "${changes[@]}" --planner cloud-only --planner d3 --out "$folder" || status=$?
-# Exit code 3: it finished and was rejected. That a busy or slow machine did not keep up in real time says nothing against the
-# installation; wrong answers or wrong byte counts would.
-late='{"compute_overrun", "event_loop_lag_s", "trace_lateness_s"}'
-rejected="import json, sys; d = json.load(open(sys.argv[1])); i = d['backend'] + [i for s in d['sessions'] for i in s['invariants']]
-sys.exit(bool({j['name'] for j in i if j['level'] == 'rejected'} - $late))"
-if [ "$status" = 3 ] && .venv/bin/python -c "$rejected" "$folder/fidelity.json"; then
-  echo
-  echo "The run over Mininet finished, but its verdict is \"rejected\": this machine could not keep up in real time (reasons above),"
-  echo "so its figures must not be used. Nothing is wrong with the installation: try again when it has two idle cores."
-  status=0
-fi
-exit "$status"
+case $backend in
+  auto)
+    run_sim
+    echo
+    scripts/kernel.sh
+    if has_kernel; then
+      echo "The same scenario on real Linux: Mininet, TCP, HTB and netem in a kernel whose clock is virtual. Two minutes on two idle cores."
+      run_vkernel
+      echo
+      "$testbed" report "runs/quickstart-sim-$stamp" "runs/quickstart-vkernel-$stamp"
+    else
+      scripts/quickstart-mininet.sh optional "$scenario" "runs/quickstart-mininet-$stamp"
+    fi ;;
+  sim) run_sim ;;
+  vkernel) scripts/kernel.sh --must; run_vkernel ;;
+  mininet) scripts/quickstart-mininet.sh must "$scenario" "runs/quickstart-mininet-$stamp" ;;
+  *) echo "error: BACKEND=$backend: one of auto, sim, vkernel, mininet" >&2; exit 2 ;;
+esac

@@ -32,8 +32,8 @@ _GROUPS: dict[str, tuple[str, type[TestbedError]]] = {
 _FILE = ".py:"
 """Marks a planner that is given as a file and a class in it."""
 
-MOST_FAITHFUL_FIRST = ("mininet", "sim")
-"""Order in which `--backend auto` tries backends; "hosts" needs an inventory and is never taken unasked, "vkernel" not yet."""
+MOST_FAITHFUL_FIRST = ("vkernel", "mininet", "sim")
+"""Order in which `--backend auto` tries backends; "hosts" needs an inventory and is never taken unasked."""
 
 
 @cache

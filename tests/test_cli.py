@@ -17,6 +17,7 @@ import pytest
 from testbed import machine, registry
 from testbed.backends.base import Support
 from testbed.backends.mininet import MininetBackend
+from testbed.backends.vkernel import VkernelBackend
 from testbed.cli import main
 from testbed.cli.run import exit_code
 from testbed.orchestrator import summarise
@@ -116,6 +117,10 @@ def test_json_of_run_and_report_is_the_same_summary(capsys, small, tmp_path):
     assert (found["seed"], found["backend"], found["verdict"]) == (7, "sim", "trusted")
     assert [pair["planner"] for pair in found["pairs"]] == ["d3"]
     assert found["pairs"][0]["p95_s"] > 0
+    beside, _ = said(capsys, "report", folder, folder, code=0)
+    assert "side by side" in beside
+    assert "verdicts:" in beside
+    assert "--plans is for one run" in refused(capsys, "report", folder, folder, "--plans")
     out, _ = said(capsys, "report", folder, "--json", code=0)
     assert json.loads(out) == found
 
@@ -238,18 +243,24 @@ def test_the_doctor_names_the_packages_that_are_missing(capsys, monkeypatch):
 
 def test_auto_takes_sim_where_mininet_cannot_run_and_says_why(capsys, small, tmp_path, monkeypatch):
     reasons = ["it needs root", "the program mnexec is missing: sudo apt-get install mininet"]
-    monkeypatch.setattr(MininetBackend, "support", lambda self, scenario: Support(False, reasons))
+    for kind in (VkernelBackend, MininetBackend):
+        monkeypatch.setattr(kind, "support", lambda self, scenario: Support(False, reasons))
     out, err = said(capsys, "run", small, "--planner", "d3", "--out", tmp_path / "out", code=0)
-    assert "backend sim: chosen by auto: mininet cannot run this here: it needs root; the program mnexec" in err
+    assert "backend sim: chosen by auto: vkernel cannot run this here: it needs root; the program mnexec" in err
+    assert "mininet cannot run this here: it needs root" in err
     assert "small on sim" in out
     assert "sudo apt-get install mininet" in refused(capsys, "run", small, "--backend", "mininet")
 
 
 def test_auto_takes_the_most_faithful_backend_that_can(small, monkeypatch):
-    monkeypatch.setattr(MininetBackend, "support", lambda self, scenario: Support(True))
     from testbed.scenario.load import load as read
 
-    assert registry.choose_backend(read(small))[0].name == "mininet"
+    monkeypatch.setattr(MininetBackend, "support", lambda self, scenario: Support(True))
+    monkeypatch.setattr(VkernelBackend, "support", lambda self, scenario: Support(True))
+    assert registry.choose_backend(read(small))[0].name == "vkernel"
+    monkeypatch.setattr(VkernelBackend, "support", lambda self, scenario: Support(False, ["its kernel is not built"]))
+    chosen, why = registry.choose_backend(read(small))
+    assert (chosen.name, why) == ("mininet", "vkernel cannot run this here: its kernel is not built")
 
 
 def test_plan_shows_regret_cuts_and_tiles(capsys, small):

@@ -124,6 +124,8 @@ def test_a_coroutine_of_this_process_is_refused_in_words() -> None:
         VkernelBackend().run(scenario(), main)
 
 
-def test_it_is_registered_and_not_chosen_unasked() -> None:
-    assert "vkernel" in registry.backends()
-    assert "vkernel" not in registry.MOST_FAITHFUL_FIRST
+@built
+def test_auto_chooses_it_where_the_kernel_is_built() -> None:
+    assert registry.choose_backend(scenario())[0].name == "vkernel"
+    still = {name: {"rate": "10 Mbit/s", "delay": "0 s"} for name in ("access", "lan", "backbone")}
+    assert registry.choose_backend(scenario(compute={"mode": "measured"}, links=still))[0].name == "mininet"

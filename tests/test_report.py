@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from testbed import registry
 from testbed.errors import InputError
-from testbed.orchestrator import run
+from testbed.orchestrator import run, summarise
 from testbed.report import load, units
+from testbed.report.compare import compare_lines, compare_table, differences
 from testbed.report.curves import binned, sparkline, summary
 from testbed.report.tables import summary_table
 from testbed.scenario.load import build
@@ -31,6 +33,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def slower(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    raw = {
+        "name": "tiny",
+        "model": {"names": ["alexnet"]},
+        "topology": {"edges": 1},
+        "links": {"backbone": {"rate": "10 Mbit/s"}},
+        "compute": {"tensors": "sizes"},
+        "requests": {"count": 3, "warmup": 2},
+        "planning": {"planners": ["hpa", "edge-only", "cloud-only"]},
+    }
+    path = tmp_path_factory.mktemp("run") / "slower"
+    run(build(raw), registry.backend("sim"), path)
+    return path
+
+
 def copied(folder: Path, target: Path) -> Path:
     target.mkdir()
     for file in folder.iterdir():
@@ -46,6 +64,28 @@ def test_columns_have_types_and_warmup_is_told_apart(folder):
     assert found.inferences["warmup"].dtype == "boolean"
     assert found.inferences["correct"].isna().all()  # only sizes travelled
     assert (found.plans["vertices"] == 13).all()
+
+
+class TestSideBySide:
+    def test_a_run_does_not_differ_from_itself(self, folder):
+        found = differences(summarise(folder), summarise(folder))
+        assert [(d.first.planner, d.latency, d.backbone) for d in found] == [("cloud-only", 0, 0), ("hpa", 0, 0)]
+
+    def test_what_both_have_is_matched_by_name_and_differences_are_shares_of_the_first(self, folder, slower):
+        fast, slow = summarise(folder), summarise(slower)
+        cloud = differences(fast, slow)[0]
+        assert (cloud.first.planner, cloud.second.planner) == ("cloud-only", "cloud-only")
+        assert cloud.latency == pytest.approx(cloud.second.p50_s / cloud.first.p50_s - 1)
+        assert cloud.latency > 0.3
+        assert cloud.backbone == 0
+        assert "largest difference of median latency: +" in next(compare_lines(fast, slow))
+        assert compare_table(fast, slow).row_count == 3
+
+    def test_runs_without_anything_in_common_are_refused(self, folder):
+        other = summarise(folder)
+        alone = replace(other, pairs=[replace(other.pairs[0], planner="mine")])
+        with pytest.raises(InputError, match="no model and planner in common"):
+            differences(other, alone)
 
 
 def test_what_an_abrupt_end_cut_short_is_left_out(folder, tmp_path):

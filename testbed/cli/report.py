@@ -1,4 +1,4 @@
-"""`testbed report`: print a run folder's table again, and how it came to its plans."""
+"""`testbed report`: print a run folder's table again, how it came to its plans, or two runs side by side."""
 
 from __future__ import annotations
 
@@ -15,25 +15,32 @@ from testbed.cli.app import app
 from testbed.cli.console import out, print_json, verb
 from testbed.cli.options import Json
 from testbed.cli.run import print_summary
-from testbed.orchestrator import summarise
+from testbed.errors import InputError
+from testbed.orchestrator import RunSummary, summarise
 from testbed.report import Run, load, units
+from testbed.report.compare import compare_lines, compare_table, differences
 from testbed.report.curves import sparkline
 
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
-
-Plans = Annotated[bool, typer.Option("--plans", help="Also every plan and what it was made for, under the backbone's rate.")]
+Other = Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A second one, to be shown beside the first.")]
 
 
 @verb(app, "report")
 def report(
     folder: Folder,
+    other: Other = None,
     plans: Annotated[
         bool, typer.Option("--plans", help="Also every plan and what it was made for, beside the backbone's rate.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print the table of a run folder again, finished or not."""
+    """Print the table of a run folder again, finished or not; or what two runs of one scenario have in common, side by side."""
     summary = summarise(folder)
+    if other is not None:
+        if plans:
+            raise InputError("--plans is for one run: leave the second folder out")
+        _compare(summary, summarise(other), as_json)
+        return
     if as_json:
         found: dict[str, Any] = summary.to_dict()
         if plans:
@@ -50,6 +57,15 @@ def report(
             "Measured: median of the requests between this decision and the next, warm-up left out.",
             style="dim",
         )
+
+
+def _compare(first: RunSummary, second: RunSummary, as_json: bool) -> None:
+    if as_json:
+        print_json([found.to_dict() for found in differences(first, second)])
+        return
+    out.print(compare_table(first, second))
+    for line in compare_lines(first, second):
+        out.print(line, soft_wrap=True)
 
 
 def _timeline(run: Run, model: str, planner: str) -> None:
