@@ -186,6 +186,7 @@ class PairRun:
             observer=self._observer,
             epochs=self._stage.epochs,
             record=self._planned,
+            requests_per_s=self._scenario.requests.rate,
         )
 
     def _planned(self, record: dict[str, Any]) -> None:

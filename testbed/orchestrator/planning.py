@@ -36,6 +36,7 @@ class DevicePlanner:
         observer: Observer,
         epochs: Epochs,
         record: Record,
+        requests_per_s: float | None = None,
     ) -> None:
         self._site = site
         self._model = model
@@ -45,6 +46,7 @@ class DevicePlanner:
         self._observer = observer
         self._epochs = epochs
         self._record = record
+        self._requests_per_s = requests_per_s
         self._trigger = Trigger(table.band, table.samples)
         self._epoch: Epoch | None = None
 
@@ -87,6 +89,7 @@ class DevicePlanner:
             hosts=self._site.hosts,
             edge_hosts=self._site.edge_hosts,
             options=self._table.options,
+            requests_per_s=self._requests_per_s,
         )
         values = self._observer.values(self._site)
         decision, seconds = await self._ask(problem, change)

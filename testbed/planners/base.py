@@ -19,7 +19,8 @@ class Problem:
     """One planning problem: the requests of one device.
 
     `hosts` names the leading host of each tier; `edge_hosts` all edge hosts of the device's site, the leader first.
-    `options` are the scenario's `[planning.options]`.
+    `options` are the scenario's `[planning.options]`; `requests_per_s` is the rate at which this device's requests come, None
+    where the next one waits for the answer (one at a time).
     """
 
     graph: LayerGraph
@@ -28,6 +29,7 @@ class Problem:
     hosts: dict[Tier, str]
     edge_hosts: tuple[str, ...]
     options: dict[str, Any] = field(default_factory=dict)
+    requests_per_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,10 @@ def forecasts(world: World, time_s: float = 0.0) -> Iterator[Forecast]:
 
 
 def _problem(world: World, site: Site, graph: LayerGraph, costs: Costs, truth: TrueState) -> Problem:
-    options = world.scenario.planning.options
-    return Problem(graph, costs, truth.network(site), site.hosts, site.edge_hosts, options)
+    scenario = world.scenario
+    return Problem(
+        graph, costs, truth.network(site), site.hosts, site.edge_hosts, scenario.planning.options, scenario.requests.rate
+    )
 
 
 def _shared(costs: Costs, truth: TrueState) -> Costs:
