@@ -228,8 +228,8 @@ def test_an_agent_that_fails_later_takes_its_host_down_and_the_verdict_with_it(m
 
     monkeypatch.setattr("testbed.backends.sim.serve", frail)
     found = {invariant.name: invariant for invariant in SimBackend().run(scenario(), main)}
-    assert found["agents-alive"].level == "rejected"
-    assert "e2: ZeroDivisionError" in found["agents-alive"].detail
+    assert found["agents_alive"].level == "rejected"
+    assert "e2: ZeroDivisionError" in found["agents_alive"].detail
 
 
 RUN = """

@@ -139,6 +139,7 @@ class EmulatedSession:
         self._budget.end(asyncio.get_running_loop().time() * self._scale)
         found = [
             invariants.idle_cpu(facts["idle_min"]),
+            invariants.idle_round_trips(self._facts["idle_round_trips"]),
             invariants.read_back(check["checked"], check["wrong"]),
             invariants.agents_alive(self.deaths),
             self._budget.judge(counters),

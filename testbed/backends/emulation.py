@@ -20,10 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from testbed.backends import idle_rtt
 from testbed.backends.agents import Agents, Spawn, spawn
 from testbed.backends.cpu import IdleSampler
 from testbed.backends.emulated import EmulatedNetwork
-from testbed.backends.netspec import EmulationSpec
+from testbed.backends.netspec import EmulationSpec, Key
+from testbed.backends.shaping import ClassCounters
 from testbed.errors import TestbedError
 from testbed.scenario.state import LinkState
 
@@ -44,6 +46,7 @@ class Emulation:
         self._agents: Agents | None = None
         self._captures: dict[str, subprocess.Popen[bytes]] = {}
         self._network: EmulatedNetwork
+        self._before: dict[Key, ClassCounters] = {}
         self._apply_s: list[float] = []
 
     def serve(self) -> None:
@@ -72,12 +75,15 @@ class Emulation:
             self._selector.register(self._agents.channel, selectors.EVENT_READ)
         self._network = EmulatedNetwork(spec.network)
         network_s = time.perf_counter() - start
+        round_trips = idle_rtt.measure(self._network)  # before anybody else is on the links, and in no count
+        self._before = self._network.counters()
         for link, path in spec.captures.items():
             self._captures[link] = self._capture(link, path)
         agents: Fields = {}
         if self._agents is not None:
             agents = self._agents.start({host: str(self._network.namespace(host)) for host in spec.agents.configs})  # type: ignore[union-attr]
-        facts = {**self._network.describe(), "network_start_s": network_s, "start_s": time.perf_counter() - start, **agents}
+        seconds = {"network_start_s": network_s, "start_s": time.perf_counter() - start}
+        facts = {**self._network.describe(), "idle_round_trips": round_trips, **seconds, **agents}
         self._send({"event": "ready", "describe": facts})
         self._tell_deaths()
 
@@ -132,7 +138,7 @@ class Emulation:
         return {"seconds": self._apply_s[-1]}
 
     def _counters(self, _: Fields) -> Fields:
-        found = self._network.counters()
+        found = {key: counted.since(self._before[key]) for key, counted in self._network.counters().items()}
         return {
             "counters": [[link, d, c.wire_bytes, c.packets, c.drops, c.overlimits] for (link, d), c in found.items()],
             "backlog_bytes": sum(c.backlog_bytes for c in found.values()),

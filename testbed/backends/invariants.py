@@ -28,6 +28,12 @@ CAPTURE_GAP = (0.005, 0.05)
 """Relative gap between captured bytes and the kernel's class counters."""
 
 
+RTT_GAP = (0.02, 0.2)
+"""Relative gap between an idle round trip and what delays and rates say; a host that is woken late costs a little on top:"""
+RTT_FREE_S = 0.001
+"""Two wake-ups of a real kernel, and the frame that a token bucket lets through without serialising it."""
+
+
 def _level(value: float, bounds: tuple[float, float]) -> Level:
     return "ok" if value <= bounds[0] else "degraded" if value <= bounds[1] else "rejected"
 
@@ -36,6 +42,21 @@ def idle_cpu(minimum: float | None) -> Invariant:
     """Idle CPU share of the busiest second."""
     level: Level = "degraded" if minimum is not None and minimum < IDLE_SHARE else "ok"
     return Invariant("idle_cpu", level, minimum, IDLE_SHARE, "idle share of all CPUs in the busiest second")
+
+
+def idle_round_trips(found: Sequence[Mapping[str, Any]]) -> Invariant:
+    """Round trips measured before the run, against the configured delays and rates (see `testbed.backends.idle_rtt`)."""
+    worst, detail = 0.0, "no path without an outage"
+    for trip in found:
+        hosts, expected = " and ".join(trip["hosts"]), float(trip["expected_s"])
+        if trip["found_s"] is None:
+            return Invariant("idle_rtt", "rejected", None, RTT_GAP[0], f"nothing came back between {hosts}")
+        away = abs(float(trip["found_s"]) - expected)
+        gap = max(0.0, away - RTT_FREE_S) / max(expected, RTT_FREE_S)
+        if gap >= worst:
+            worst = gap
+            detail = f"{trip['found_s'] * 1e3:.3f} ms between {hosts}, {expected * 1e3:.3f} ms configured"
+    return Invariant("idle_rtt", _level(worst, RTT_GAP), worst, RTT_GAP[0], detail)
 
 
 def read_back(checked: int, wrong: Sequence[str]) -> Invariant:

@@ -51,6 +51,16 @@ class ClassCounters:
     overlimits: int
     backlog_bytes: int
 
+    def since(self, before: ClassCounters) -> ClassCounters:
+        """What was counted after `before`; the backlog is that of now."""
+        return ClassCounters(
+            self.wire_bytes - before.wire_bytes,
+            self.packets - before.packets,
+            self.drops - before.drops,
+            self.overlimits - before.overlimits,
+            self.backlog_bytes,
+        )
+
 
 class Shaper:
     """One direction of a link: `first` is the index of the port that queues, `second` of the one that delays (netem) or None.

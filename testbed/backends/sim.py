@@ -163,19 +163,17 @@ class SimSession:
         load, where = self._network.utilisation()
         missing = fabric.sent_bytes - fabric.received_bytes - fabric.dropped_bytes - fabric.in_flight_bytes
         return [
+            Invariant("link_rate", "ok" if load <= 1.0 + 1e-9 else "rejected", load, 1.0, f"busiest: {where}" if where else ""),
+            Invariant("delivered_bytes", "rejected" if missing else "ok", float(missing), 0.0, "sent but never delivered"),
             Invariant(
-                "link-capacity", "ok" if load <= 1.0 + 1e-9 else "rejected", load, 1.0, f"busiest: {where}" if where else ""
-            ),
-            Invariant("sender-receiver-bytes", "rejected" if missing else "ok", float(missing), 0.0, "sent but never delivered"),
-            Invariant(
-                "undelivered-bytes",
+                "undelivered_bytes",
                 "degraded" if fabric.dropped_bytes else "ok",
                 float(fabric.dropped_bytes),
                 0.0,
                 f"arrived at closed connections; {fabric.in_flight} message(s) on their way now",
             ),
             Invariant(
-                "agents-alive",
+                "agents_alive",
                 "rejected" if self.crashed else "ok",
                 float(len(self.crashed)),
                 0.0,
