@@ -73,6 +73,8 @@ def test_a_run_is_repeatable_and_agrees_with_the_simulator(tmp_path: Path) -> No
     assert guest["virtual_s"] > 0.0 < guest["wall_s"]
     assert manifest["backend"]["kernel"].startswith(f"Linux {kernel.version}")
     assert manifest["status"] == "finished"
+    for trip in manifest["backend"]["idle_round_trips"]:
+        assert trip["found_s"] == pytest.approx(trip["expected_s"], abs=20e-6)
     plans = [json.loads(line) for line in (tmp_path / "first" / "plans.jsonl").read_text().splitlines()]
     assert all(plan["planning_time_s"] > 1e-6 for plan in plans)  # a real time, not the guest's
 
