@@ -18,6 +18,7 @@ from testbed.backends.base import Backend
 from testbed.errors import BackendError, InputError, PlannerError, ScenarioError, TestbedError
 from testbed.names import suggestion
 from testbed.planners.base import Planner
+from testbed.planners.function import FunctionPlanner, takes_a_problem
 from testbed.scenario.schema import Scenario, TopologyTable
 from topologies.layout import Layout
 
@@ -57,8 +58,10 @@ def topologies() -> tuple[str, ...]:
 
 
 def planner(name: str) -> Planner:
-    """A planner by name, or from a file: "path.py:Class". Raises PlannerError for an unknown one."""
+    """A planner by name, or from a file: "path.py:Class" or "path.py:function". Raises PlannerError for an unknown one."""
     kind = _from_file(name) if _FILE in name else _load("testbed.planners", name)
+    if takes_a_problem(kind):
+        return FunctionPlanner(planner_label(name), kind)
     try:
         made = kind()
     except TypeError as cause:
@@ -69,7 +72,7 @@ def planner(name: str) -> Planner:
 
 
 def planner_label(name: str) -> str:
-    """What a planner is called in results: its name, or "file.py:Class" without the folder."""
+    """What a planner is called in results: its name, or "file.py:NAME" without the folder."""
     return Path(name).name if _FILE in name else name
 
 
@@ -136,5 +139,5 @@ def _from_file(name: str) -> Callable[[], Any]:
     except Exception as cause:
         raise PlannerError(f'planner "{name}" cannot be loaded: {type(cause).__name__}: {cause}') from cause
     if not callable(found):
-        raise PlannerError(f'planner "{name}" cannot be loaded: {attribute} is no class')
+        raise PlannerError(f'planner "{name}" cannot be loaded: {attribute} is neither a class nor a function')
     return cast(Callable[[], Any], found)
