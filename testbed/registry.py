@@ -59,7 +59,7 @@ def topologies() -> tuple[str, ...]:
 
 def planner(name: str) -> Planner:
     """A planner by name, or from a file: "path.py:Class" or "path.py:function". Raises PlannerError for an unknown one."""
-    kind = _from_file(name) if _FILE in name else _load("testbed.planners", name)
+    kind: Callable[..., Any] = _from_file(name) if _FILE in name else _load("testbed.planners", name)
     if takes_a_problem(kind):
         return FunctionPlanner(planner_label(name), kind)
     try:
@@ -125,7 +125,7 @@ def _load(group: str, name: str) -> Any:
         raise InputError(f'{kind} "{name}" ({point.value}) cannot be imported: {cause}') from cause
 
 
-def _from_file(name: str) -> Callable[[], Any]:
+def _from_file(name: str) -> Callable[..., Any]:
     """The class (or function) that makes the planner of "path.py:Class"."""
     path, _, attribute = name.rpartition(":")
     spec = spec_from_file_location(f"{Path(path).stem}_{abs(hash(path))}", path)
@@ -140,4 +140,4 @@ def _from_file(name: str) -> Callable[[], Any]:
         raise PlannerError(f'planner "{name}" cannot be loaded: {type(cause).__name__}: {cause}') from cause
     if not callable(found):
         raise PlannerError(f'planner "{name}" cannot be loaded: {attribute} is neither a class nor a function')
-    return cast(Callable[[], Any], found)
+    return cast(Callable[..., Any], found)
