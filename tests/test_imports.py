@@ -95,7 +95,7 @@ def test_what_runs_on_a_host_and_what_describes_it_never_imports_testbed(module)
 
 
 def test_the_registry_knows_contracts_only():
-    allowed = LEAVES | CONTRACTS | {"testbed.scenario.schema", "topologies.layout"}
+    allowed = LEAVES | CONTRACTS | {"testbed.scenario.schema", "topologies.layout", "testbed.planners.function"}
     assert imports(MODULES["testbed.registry"]) <= allowed
 
 
