@@ -17,18 +17,25 @@ from testbed.costs.network import Path
 from testbed.errors import PlannerError
 from testbed.planners.base import Planner, Problem
 from testbed.planners.d3 import D3
+from testbed.planners.dads import Dads
 from testbed.planners.evaluate import objective_s
 from testbed.planners.exhaustive import Exhaustive
 from testbed.planners.hpa import Hpa
 from testbed.planners.mincut import minimum_cut
+from testbed.planners.neurosurgeon import Neurosurgeon
 from testbed.planners.optimal import Optimal, OptimalTiles
 from testbed.planners.optimal_tiles import undominated
 from testbed.planners.options import read
 from testbed.planners.prices import CLOUD, EDGE, prices
+from testbed.planners.qdmp import Qdmp
 from testbed.planners.single import CloudOnly, DeviceOnly, EdgeOnly
 from testbed.planners.vsm import Offers, offers, pick
+from testbed.planners.yardsticks import Greedy, Random
 
-EVERYBODY: tuple[type[Planner], ...] = (DeviceOnly, EdgeOnly, CloudOnly, Hpa, D3, Optimal, OptimalTiles, Exhaustive)
+EVERYBODY: tuple[type[Planner], ...] = (
+    *(DeviceOnly, EdgeOnly, CloudOnly, Hpa, D3, Optimal, OptimalTiles, Exhaustive),
+    *(Neurosurgeon, Dads, Qdmp, Random, Greedy),
+)
 NANOSECONDS = 1e-7  # every price is rounded to one, and there are up to about forty of them
 SEEDS = st.integers(min_value=0, max_value=1 << 30)
 ROUTES: tuple[Route, ...] = ("relay", "direct")
@@ -88,7 +95,7 @@ def test_the_cut_is_a_lower_bound_on_the_direct_route(seed: int, ordered: bool, 
 def test_nobody_beats_the_optimum(seed: int, route: Route) -> None:
     problem = random_problem(seed, route=route)
     best = Optimal().plan(problem).objective_s
-    for planner in (DeviceOnly, EdgeOnly, CloudOnly, Hpa):
+    for planner in (DeviceOnly, EdgeOnly, CloudOnly, Hpa, Neurosurgeon, Dads, Qdmp, Random, Greedy):
         assert planner().plan(problem).objective_s >= best - NANOSECONDS
 
 

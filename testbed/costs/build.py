@@ -114,6 +114,7 @@ def _faster(costs: TierCosts, speed: float) -> TierCosts:
         tuple(seconds / speed for seconds in costs.fixed_s),
         tuple(seconds / speed for seconds in costs.scaled_s),
         source=f"{costs.source}, {speed:g} times as fast",
+        power_w=costs.power_w,
     )
 
 

@@ -47,6 +47,13 @@ class Operator(_Table):
     source: str = Field(min_length=10)
 
 
+class Power(_Table):
+    """What the whole board draws while it computes; for energy objectives."""
+
+    active_w: float = Field(gt=0.0)
+    source: str = Field(min_length=10)
+
+
 class FittedModel(_Table):
     """A published latency, and how far the three figures are from it: 100 x (predicted - published) / published."""
 
@@ -75,6 +82,7 @@ class DeviceDescription(_Table):
     dense: Dense
     operator: Operator
     fit: Fit
+    power: Power | None = None
 
     def tier_costs(self, graph: LayerGraph) -> TierCosts:
         """Seconds of every vertex: per-operator overhead as the fixed part, work as the scaled part. The input is free."""
@@ -85,7 +93,8 @@ class DeviceDescription(_Table):
             if kind_of(vertex) == "dense":
                 seconds = max(seconds, vertex.parameter_bytes / (self.dense.gbyte_per_s * 1e9))
             scaled.append(seconds)
-        return TierCosts(tuple(fixed), tuple(scaled), source=f"device description {self.name} ({self.basis})")
+        source = f"device description {self.name} ({self.basis})"
+        return TierCosts(tuple(fixed), tuple(scaled), source, None if self.power is None else self.power.active_w)
 
 
 @cache

@@ -15,12 +15,14 @@ from d3node.plan import Tier
 class TierCosts:
     """Seconds on one tier's reference host: vertex v takes `fixed_s[v] + scaled_s[v]`; a tile fixed plus a share of scaled.
 
-    `source` says where the figures come from (shown in manifests and tables).
+    `source` says where the figures come from (shown in manifests and tables); `power_w` is what the host draws while computing,
+    None where nobody has measured it.
     """
 
     fixed_s: tuple[float, ...]
     scaled_s: tuple[float, ...]
     source: str = ""
+    power_w: float | None = None
 
     def seconds(self, v: int, fraction: float = 1.0) -> float:
         """Seconds of (a fraction of) one vertex."""

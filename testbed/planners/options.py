@@ -70,6 +70,27 @@ D3_OPTIONS: dict[str, Option] = {
     **VSM_OPTIONS,
     "edge_costs": Choice(("single", "tiled"), "single"),
 }
+TIER_PAIRS = ("device-cloud", "device-edge", "edge-cloud")
+NEUROSURGEON_OPTIONS: dict[str, Option] = {
+    "tiers": Choice(TIER_PAIRS, "device-cloud"),
+    "neurosurgeon_objective": Choice(("latency", "energy"), "latency"),
+    "neurosurgeon_graphs": Choice(("any", "chains"), "any"),
+    "radio": Choice(("wifi", "4g", "3g"), "wifi"),
+    "device_power_w": Number(0.0, 0.0, 1e4),
+    "server_load": Number(1.0, 1e-3, 1e6),
+}
+DADS_OPTIONS: dict[str, Option] = {
+    "tiers": Choice(TIER_PAIRS, "edge-cloud"),
+    "load": Choice(("auto", "light", "heavy"), "auto"),
+    "dsh_points": Number(16, 2, 10_000, whole=True),
+    "dsh_shrink": Number(4, 2, 64, whole=True),
+    "dsh_gain": Number(0.001, 0.0, 1.0),
+}
+RANDOM_OPTIONS: dict[str, Option] = {
+    "random_seed": Number(0, 0, 2**53, whole=True),
+    "random_draw": Choice(("cuts", "vertices"), "cuts"),
+    "random_draws": Number(1, 1, 10_000, whole=True),
+}
 BUILT_IN: dict[str, dict[str, Option]] = {
     "device-only": {},
     "edge-only": {},
@@ -79,6 +100,11 @@ BUILT_IN: dict[str, dict[str, Option]] = {
     "optimal": {},
     "optimal-tiles": VSM_OPTIONS,
     "exhaustive": {},
+    "neurosurgeon": NEUROSURGEON_OPTIONS,
+    "dads": DADS_OPTIONS,
+    "qdmp": {"tiers": Choice(TIER_PAIRS, "edge-cloud")},
+    "random": RANDOM_OPTIONS,
+    "greedy": {},
 }
 """Planners of this package and the options that each one knows."""
 
