@@ -26,6 +26,7 @@ from d3node.plan import Plan, Tier
 from d3node.program import Route
 from d3node.protocol import CONTROL_KINDS, DATA_KINDS, VERSION, check_fields
 from d3node.requests import Bounds, Requests
+from d3node.weights import Weights
 
 log = logging.getLogger("d3node.agent")
 Mode = Literal["modelled", "measured"]
@@ -97,7 +98,7 @@ class Agent:
         self.config = config
         self._loop = asyncio.get_running_loop()
         self.stopped: asyncio.Future[None] = self._loop.create_future()
-        self._models = models
+        self._models = dict(models)
         self._data = data
         self._peers: dict[str, str] = {}
         self._links: dict[str, Link] = {}
@@ -109,6 +110,7 @@ class Agent:
         self._probe_count = 0
         self._compute = ComputeQueue(self._loop, executor)
         self._requests = Requests(config.name, self._compute, self._post, self._emit, config.bounds)
+        self._weights = Weights(config.name, self._models, self._compute, self._dial, self._say_to)
         self._tasks: set[asyncio.Task[None]] = set()
         self._lag_timer: asyncio.TimerHandle | None = None
         if config.lag_interval_s is not None:
@@ -118,6 +120,7 @@ class Agent:
         """Stop everything; nothing is sent any more."""
         self._compute.close()
         self._requests.close()
+        self._weights.close()
         for link in self._links.values():
             link.close()
         for task in self._tasks:
@@ -146,6 +149,8 @@ class Agent:
                     requests.data(peer, message)
                 elif message.kind == "probe":
                     self._answer_probe(peer, message, before)
+                elif message.kind in ("weights", "kept"):
+                    self._weights.data(peer, message)
                 elif message.kind in DATA_KINDS and message.kind not in ("hello", "refused"):
                     requests.data(peer, message)
                 else:
@@ -167,7 +172,21 @@ class Agent:
 
     def _gone(self, channel: Channel, peer: str, reason: str) -> None:
         if channel in self._inbound and not self.stopped.done():
-            self._requests.peer_lost(peer, reason)
+            self._lose(peer, reason)
+
+    def _lose(self, peer: str, reason: str) -> None:
+        self._weights.lost(peer, reason)
+        self._requests.peer_lost(peer, reason)
+
+    def _dial(self, host: str) -> Link:
+        """A connection of its own to a peer. Raises PlanError."""
+        address = self._peers.get(host)
+        if address is None:
+            raise PlanError(f"{self.config.name} was given no address of {host}")
+        return Link(self.config.name, host, address, self._data, self._lose, self.config.connect_s)
+
+    def _say_to(self, host: str, message: Message) -> None:
+        self._post(host, message, None)
 
     def _post(self, host: str, message: Message, sender: Sender | None) -> None:
         link = self._links.get(host)
@@ -177,17 +196,13 @@ class Agent:
                 # told later: the request that posts this is in the middle of a step
                 self._loop.call_soon(self._requests.peer_lost, host, f"{self.config.name} was given no address of {host}")
                 return
-            link = self._links[host] = Link(
-                self.config.name, host, address, self._data, self._requests.peer_lost, self.config.connect_s
-            )
+            link = self._links[host] = self._dial(host)
         link.post(message, sender)
 
     def _warm(self, hosts: tuple[str, ...]) -> None:
         for host in hosts:
-            if host not in self._links and (address := self._peers.get(host)) is not None:
-                self._links[host] = Link(
-                    self.config.name, host, address, self._data, self._requests.peer_lost, self.config.connect_s
-                )
+            if host not in self._links and host in self._peers:
+                self._links[host] = self._dial(host)
                 self._links[host].warm()
 
     # -- control plane -------------------------------------------------------------------------------------------------------
@@ -246,6 +261,8 @@ class Agent:
             self._whole(outbox, fields)
         elif kind == "probe":
             self._probe(outbox, fields)
+        elif kind in ("hold", "upload", "stop"):
+            self._weights.control(outbox, kind, fields)
         elif kind == "stats":
             outbox.post(Message("ok", {"id": fields["id"], **self.stats()}))
         else:
@@ -291,6 +308,7 @@ class Agent:
         )
         if unknown := [host for host in epoch.contacts if host not in self._peers]:
             raise PlanError(f"{self.config.name} was given no address of {', '.join(unknown)}, which the plan makes it send to")
+        self._weights.check(epoch)
         self._requests.install(epoch)
         self._warm(epoch.contacts)
         outbox.post(Message("ok", {"id": fields["id"], "epoch": epoch.number}))
@@ -360,7 +378,7 @@ class Agent:
 
     def stats(self) -> dict[str, Any]:
         """See `d3node.stats`."""
-        sent = self._bytes_sent + sum(link.bytes_sent for link in self._links.values())
+        sent = self._bytes_sent + self._weights.bytes_sent + sum(link.bytes_sent for link in self._links.values())
         received = self._bytes_received + sum(channel.bytes_received for channel in self._inbound)
         return stats.gather(self._requests, self._compute, sent, received)
 

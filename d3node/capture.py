@@ -15,7 +15,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from d3node.errors import ModelError
-from d3node.graph import LayerGraph, Operator, Spatial, Vertex
+from d3node.graph import LayerGraph, Operator, Parameter, Spatial, Vertex
 from d3node.instructions import Code, Constant, Instruction, Local, Program
 from d3node.operators import (
     ELEMENTWISE,
@@ -90,6 +90,7 @@ class _Builder:
                     parameter_bytes=sum(self.constants[key].nbytes for key in used),
                     spatial=spatials[v],
                     operators=tuple(Operator(c.name, c.target, c.shape, c.flops) for c in (self.calls[index] for index in group)),
+                    parameters=tuple(_parameter(key, self.constants[key]) for key in sorted(used)),
                 )
             )
             codes.append(code)
@@ -159,6 +160,10 @@ class _Builder:
             code.extend(moved)
             results[index] = Local(len(code) - 1)
         return tuple(code)
+
+
+def _parameter(name: str, tensor: torch.Tensor) -> Parameter:
+    return Parameter(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), tensor.nbytes)
 
 
 def _owned(producer: Instruction, consumer: Instruction) -> bool:

@@ -49,12 +49,23 @@ class Operator:
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """One tensor of weights that a vertex computes with: a parameter, a buffer, or what was folded into a constant."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Vertex:
     """One unit of placement: an operator with the cheap operators fused behind it.
 
     `index` is its place in the graph's topological order; `inputs` are producers' indices in argument order, without
     repeats; `operator` is the head operator's short name ("conv2d", "linear", "input"); `output_shape` includes the
-    batch; `flops` is 2 per multiply-accumulate; `spatial` is None where the vertex cannot be tiled.
+    batch; `flops` is 2 per multiply-accumulate; `spatial` is None where the vertex cannot be tiled. `parameters`: the tensors
+    behind `parameter_bytes`, by name; vertices may share one.
     """
 
     index: int
@@ -67,6 +78,7 @@ class Vertex:
     parameter_bytes: int = 0
     spatial: Spatial | None = None
     operators: tuple[Operator, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -189,10 +201,12 @@ def _vertex(raw: dict[str, Any]) -> Vertex:
     plain: dict[str, Any] = _tuples(raw)
     spatial = plain.pop("spatial")
     operators = plain.pop("operators")
+    parameters = plain.pop("parameters", ())
     return Vertex(
         **plain,
         spatial=None if spatial is None else Spatial(**_tuples(spatial)),
         operators=tuple(Operator(**_tuples(item)) for item in operators),
+        parameters=tuple(Parameter(**_tuples(item)) for item in parameters),
     )
 
 

@@ -54,7 +54,8 @@ class Plan:
     """Where every vertex runs, for the requests of one device.
 
     `tiers[v]` is the tier of vertex v; `hosts` names the host that leads each of the three tiers for this device (its own
-    name for "device"); `epoch` is unique within a run; `planner` and `model` are names.
+    name for "device"); `epoch` is unique within a run; `planner` and `model` are names. `two_way`: tensors may also flow back to
+    the device (IONN); such a plan uses the device and one other tier, without stacks.
     """
 
     planner: str
@@ -64,6 +65,7 @@ class Plan:
     stacks: tuple[Stack, ...] = ()
     epoch: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
+    two_way: bool = False
 
     def with_epoch(self, epoch: int) -> Plan:
         """The same plan under another epoch number."""
@@ -85,8 +87,10 @@ class Plan:
             )
         if self.tiers[INPUT] != "device":
             raise PlanError("the input vertex belongs to the device")
+        if self.two_way and (len(set(self.tiers)) > 2 or self.stacks):
+            raise PlanError("a plan in which data flows both ways uses the device and one other tier, without stacks")
         for producer, consumer in graph.edges:
-            if RANK[self.tiers[producer]] > RANK[self.tiers[consumer]]:
+            if not self.two_way and RANK[self.tiers[producer]] > RANK[self.tiers[consumer]]:
                 raise PlanError(
                     f"data may only flow device -> edge -> cloud, but {graph[producer].name!r} on {self.tiers[producer]}"
                     f" feeds {graph[consumer].name!r} on {self.tiers[consumer]}"
@@ -149,6 +153,7 @@ class Plan:
                 stacks=stacks,
                 epoch=int(raw["epoch"]),
                 notes=dict(raw.get("notes", {})),
+                two_way=bool(raw.get("two_way", False)),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise PlanError(f"not a plan: {error!r}") from error

@@ -42,8 +42,8 @@ class Send:
 class Program:
     """Everything one tier's leading host does for a request.
 
-    `receives`: tensors that arrive from lower tiers; `steps` run in order, each when its inputs are there;
-    `sends`: tensors to higher tiers; `answers`: output vertices computed here, to be returned to the device.
+    `receives`: tensors that arrive from other tiers; `steps` run in order, each when its inputs are there;
+    `sends`: tensors to other tiers; `answers`: output vertices computed here, to be returned to the device.
     """
 
     host: str
@@ -58,14 +58,15 @@ def lower(graph: LayerGraph, plan: Plan, route: Route = "relay") -> dict[Tier, P
     """Programs of the tiers that take part in a plan. The plan must be legal (`Plan.check`).
 
     A tensor crosses each tier boundary at most once with route "relay" (papers: the min-cut model of three tiers), and once per
-    destination tier with route "direct". The device always has a program (it holds the input and gets the answer).
+    destination tier with route "direct". The device always has a program (it holds the input and gets the answer). Only in a plan
+    that is `two_way` does the device receive tensors.
     """
     needed: dict[Tier, set[int]] = {tier: set() for tier in TIERS}
     for producer, consumer in graph.edges:
         if plan.tiers[producer] != plan.tiers[consumer]:
             needed[plan.tiers[consumer]].add(producer)
     relayed = {v for v in needed["cloud"] if plan.tiers[v] == "device"} if route == "relay" else set()
-    arrivals: dict[Tier, set[int]] = {"device": set(), "edge": needed["edge"] | relayed, "cloud": needed["cloud"]}
+    arrivals: dict[Tier, set[int]] = {"device": needed["device"], "edge": needed["edge"] | relayed, "cloud": needed["cloud"]}
 
     programs: dict[Tier, Program] = {}
     for tier in TIERS:
@@ -80,6 +81,8 @@ def lower(graph: LayerGraph, plan: Plan, route: Route = "relay") -> dict[Tier, P
                 foreign = plan.tiers[v] != tier and not (tier == "edge" and v in relayed)
                 if not forwards and not foreign:
                     sends.append(Send(v, plan.hosts[higher]))
+        if tier != "device":  # what flows back (two-way plans only) goes straight to the device, as answers do
+            sends += [Send(v, plan.hosts["device"]) for v in sorted(arrivals["device"]) if plan.tiers[v] == tier]
         programs[tier] = Program(
             host=plan.hosts[tier],
             tier=tier,

@@ -13,6 +13,9 @@ done, failed and report go to the channel that sent the last `configure`.
 | whole       | o -> a    | id, model, input: run the whole model, off the record               |               |
 | probe       | o -> a    | id, peer, size                                                      |               |
 | stats       | o -> a    | id                                                                  |               |
+| hold        | o -> a    | id, model, vertices (whose weights it holds from now on; null: all) |               |
+| upload      | o -> a    | id, peer, model, vertices: send their weights to the peer           |               |
+| stop        | o -> a    | id: end uploads after the piece under way                           |               |
 | shutdown    | o -> a    | id                                                                  |               |
 | ok          | a -> o    | id, and the answer's fields (see below)                             | whole: answer |
 | refused     | a -> o    | id, error (class name), text                                        |               |
@@ -27,9 +30,10 @@ device; every host that took part sends exactly one `report`, when it is through
 
 Answers in `ok`: probe -> rtt_s, one_way_s (sent_at to received_at at the peer), bytes, end (received_at) and gap_s (end minus
 received_at of the message before it on its connection; shorter than its way means that it queued behind that one);
-stats -> see `d3node.stats`; install -> epoch; configure -> name, tier, version.
+stats -> see `d3node.stats`; install -> epoch; configure -> name, tier, version; upload, when the peer keeps what it was sent ->
+vertices (kept), sizes [[wire bytes, messages] ..], start and end (of the way, in the receiver's time), reply_bytes.
 
-Data plane (agent -> agent, on the shaped links; one connection per ordered pair of hosts, kept warm)
+Data plane (agent -> agent, on the shaped links; one connection per ordered pair of hosts, kept warm; another one for weights)
 
 | kind      | fields                                  | payloads                                     |
 |-----------|-----------------------------------------|----------------------------------------------|
@@ -42,6 +46,8 @@ Data plane (agent -> agent, on the shaped links; one connection per ordered pair
 | cancel    | request, epoch                          | (from the device: the request has failed)    |
 | lost      | host, text                              | (to the device: this host is gone)           |
 | probe     | id, size, reply, start, end, bytes, gap | uint8 bytes out, empty back                  |
+| weights   | id, model, vertex, offset, size, last   | uint8 piece of a chunk (`d3node.weights`)    |
+| kept      | id, vertices, sizes, start, end         | (to the sender: these are in use)            |
 | refused   | id, error, text                         | (last words before a connection is closed)   |
 
 Records of a report (times are event-loop seconds of the reporting host)
@@ -68,6 +74,9 @@ CONTROL_KINDS: Final = (
     "whole",
     "probe",
     "stats",
+    "hold",
+    "upload",
+    "stop",
     "shutdown",
     "ok",
     "refused",
@@ -75,7 +84,20 @@ CONTROL_KINDS: Final = (
     "failed",
     "report",
 )
-DATA_KINDS: Final = ("hello", "tensor", "tile", "tile_done", "answer", "failure", "cancel", "lost", "probe", "refused")
+DATA_KINDS: Final = (
+    "hello",
+    "tensor",
+    "tile",
+    "tile_done",
+    "answer",
+    "failure",
+    "cancel",
+    "lost",
+    "probe",
+    "weights",
+    "kept",
+    "refused",
+)
 
 _ID: Final = (int, str)
 _NUMBER: Final = (int, float)
@@ -89,6 +111,9 @@ FIELDS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     "whole": {"id": _ID, "model": (str,), "input": (int,)},
     "probe": {"id": _ID, "size": (int,)},
     "stats": {"id": _ID},
+    "hold": {"id": _ID, "model": (str,)},
+    "upload": {"id": _ID, "peer": (str,), "model": (str,), "vertices": (list, tuple)},
+    "stop": {"id": _ID},
     "shutdown": {"id": _ID},
     "ok": {"id": _ID},
     "refused": {"id": _ID, "error": (str,), "text": (str,)},
@@ -103,6 +128,8 @@ FIELDS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     "failure": {**_REQUEST, "error": (str,), "text": (str,)},
     "cancel": _REQUEST,
     "lost": {"host": (str,), "text": (str,)},
+    "weights": {"id": (int,), "model": (str,), "vertex": (int,), "offset": (int,), "size": (int,)},
+    "kept": {"id": (int,), "vertices": (list, tuple), "sizes": (list, tuple), "start": _NUMBER, "end": _NUMBER},
 }
 """Fields that a kind must carry and the types they may have; more fields may come along."""
 

@@ -50,8 +50,13 @@ class NetworkState:
     route: Route = "relay"
 
     def hops(self, source: Tier, target: Tier) -> tuple[Path, ...]:
-        """Paths that a tensor takes one after the other from a tier to a higher one; none within a tier."""
-        if RANK[source] >= RANK[target]:
+        """Paths that a tensor takes one after the other from a tier to a higher one; none within a tier. What comes back to the
+        device does so in one connection, as answers do, and is taken to meet the path's rate towards the cloud."""
+        if source == target:
+            return ()
+        if target == "device":
+            return (self.device_edge,) if source == "edge" else (self.device_cloud,)
+        if RANK[source] > RANK[target]:
             return ()
         if (source, target) == ("device", "edge"):
             return (self.device_edge,)

@@ -44,11 +44,13 @@ class Route:
 
 @dataclass(slots=True)
 class LinkBytes:
-    """Messages that crossed a link direction, by the receivers' reports: their bytes, and with framing of their own."""
+    """Messages that crossed a link direction, by the receivers' reports: their bytes, and with framing of their own;
+    `weights_bytes` are those of weights among `message_bytes`."""
 
     messages: int = 0
     message_bytes: int = 0
     framed_bytes: float = 0.0
+    weights_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -71,7 +73,9 @@ class Figures:
 
 
 class Ledger:
-    """Books reports. `links` holds the totals per link direction since the ledger was opened; `compute_s` and `overrun_s` leave
+    """Books reports; `weights_bytes` is what servers have been sent of models.
+
+    `links` holds the totals per link direction since the ledger was opened; `compute_s` and `overrun_s` leave
     warm-up requests out, whose times are in no figure either (the first run of a model is slower than any later one)."""
 
     def __init__(self, layout: Layout) -> None:
@@ -80,6 +84,7 @@ class Ledger:
         self.links: dict[LinkKey, LinkBytes] = {}
         self.compute_s = 0.0
         self.overrun_s = 0.0
+        self.weights_bytes = 0
 
     def route(self, source: str, target: str) -> Route:
         """How messages from one host to another are booked."""
@@ -106,6 +111,18 @@ class Ledger:
             entry.message_bytes += nbytes
             entry.framed_bytes += framed
         return route
+
+    def book_weights(self, source: str, target: str, sizes: Sequence[Sequence[int]]) -> int:
+        """Book messages with weights, given as (bytes of one, how many): on their links, and in `weights_bytes`; their bytes."""
+        total = 0
+        for nbytes, count in sizes:
+            for _ in range(count):
+                self.book_transfer(source, target, nbytes)
+            total += nbytes * count
+        for key in self.route(source, target).links:
+            self.links.setdefault(key, LinkBytes()).weights_bytes += total
+        self.weights_bytes += total
+        return total
 
     def book(self, reports: Sequence[dict[str, Any]], warmup: bool = False) -> Figures:
         """Book all reports of one request, and sum them up for its row."""

@@ -20,10 +20,11 @@ INFERENCES: dict[str, str] = {
     "transfer_access_s": "time in which tensors were on their way from the device to the edge",
     "transfer_lan_s": "time in which tiles were on their way between edge hosts",
     "transfer_backbone_s": "time in which tensors were on their way to the cloud",
-    "transfer_return_s": "time in which answers were on their way to the device",
+    "transfer_return_s": "time in which answers, and tensors that come back, were on their way to the device",
     "access_bytes": "application bytes (message prefix, header and tensors) from the device to the edge",
     "lan_bytes": "application bytes between edge hosts",
     "backbone_bytes": "application bytes to the cloud over backbone or cellular links",
+    "weights_bytes": "application bytes of weights that servers had been sent by then (planners that upload the model)",
     "overrun_s": "by how much real computation outlasted the modelled time, summed",
     "correct": "true when the answer is the whole model's: bit-equal, or for tiles within 1e-5 of the largest magnitude and the "
     "same five best classes; empty where only sizes travel",
@@ -49,5 +50,6 @@ LINKS: dict[str, str] = {
     "drops": "frames dropped",
     "messages": "application messages that crossed the link, by the receivers' reports",
     "message_bytes": "their bytes: prefix, header, tensors",
-    "framed_bytes": "the same with framing: 66 bytes for every 1448 begun, message by message",
+    "weights_bytes": "those of weights among them (planners that upload the model)",
+    "framed_bytes": "all of them with framing: 66 bytes for every 1448 begun, message by message",
 }

@@ -28,6 +28,7 @@ from testbed.orchestrator.replay import DIRECTIONS, Replay, sleep_until
 from testbed.orchestrator.results import RunFolder, seconds
 from testbed.orchestrator.tracker import Request, Tracker
 from testbed.orchestrator.truth import LinkKey, TrueState
+from testbed.orchestrator.uploading import Uploading
 from testbed.orchestrator.verify import Verifier
 from testbed.orchestrator.walltime import WallLimit
 from testbed.orchestrator.world import Site, World
@@ -64,6 +65,7 @@ class PairRun:
         self._scenario = stage.world.scenario
         self._model = stage.world.models[model]
         self._planner = planner
+        self._planner_object = stage.world.planners[planner]
         self._names = {"model": model, "planner": planner}
         self._loop = asyncio.get_running_loop()
         self._start = self._loop.time()
@@ -86,13 +88,17 @@ class PairRun:
         stage.fleet.on_push = self._push
         stage.fleet.on_lost = self._lost
         self._planners = {device: self._planner_of(site) for device, site in stage.world.sites.items()}
+        self._uploading = Uploading(self._planners, self._planner_object, self._model, stage.fleet, self._ledger, self._uploaded)
         try:
+            await self._uploading.begin()
             for planner in self._planners.values():
                 await planner.first()
             await self._while_well(self._warm_up())
             self._start = self._loop.time()
-            await self._while_well(self._measure(), stage.replay.run(self._start), self._control(), *self._probes())
+            beside = (stage.replay.run(self._start), self._control(), self._uploading.run(), *self._probes())
+            await self._while_well(self._measure(), *beside)
             await self._last_probes()
+            await self._uploading.settle()
             whole = True
         except asyncio.CancelledError:
             self._tracker.abandon("Interrupted", "the run was interrupted")
@@ -105,6 +111,7 @@ class PairRun:
                 probe.cancel()
             for planner in self._planners.values():
                 planner.close()
+            await self._uploading.restore()
             self._note_tracker()
             self._write_states()
             if not whole:
@@ -148,7 +155,8 @@ class PairRun:
         if self._trouble.done():  # no new requests, also in a loop whose requests fail at once
             await self._trouble
         epoch = self._planners[device].epoch
-        return await self._tracker.submit(number, device, epoch, input_seed(self._scenario, number), warmup, due_at)
+        seed, sent = input_seed(self._scenario, number), self._ledger.weights_bytes
+        return await self._tracker.submit(number, device, epoch, seed, warmup, due_at, sent)
 
     def _push(self, host: str, message: Any) -> None:
         try:
@@ -181,7 +189,7 @@ class PairRun:
             site=site,
             model=self._model,
             name=self._planner,
-            planner=self._stage.world.planners[self._planner],
+            planner=self._planner_object,
             table=self._scenario.planning,
             observer=self._observer,
             epochs=self._stage.epochs,
@@ -195,6 +203,11 @@ class PairRun:
         kept = ("device", "epoch", "reason", "installed", "planning_time_s")
         brief = {key: record[key] for key in kept}
         self._stage.journal.emit("plan", **self._names, at_s=at_s, touched=len(record["touched"]), **brief)
+
+    def _uploaded(self, **fields: Any) -> None:
+        for moment in ("start", "end"):
+            fields[f"{moment}_s"] = fields.pop(moment) - self._start
+        self._stage.journal.emit("upload", **self._names, **fields)
 
     async def _control(self) -> None:
         interval = self._scenario.planning.interval
@@ -369,6 +382,7 @@ class PairRun:
                         "drops": "" if counted is None else counted.drops,
                         "messages": reported.messages,
                         "message_bytes": reported.message_bytes,
+                        "weights_bytes": reported.weights_bytes,
                         "framed_bytes": f"{reported.framed_bytes:.0f}",
                     }
                 )

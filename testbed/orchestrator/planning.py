@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from d3node.errors import PlanError
+from testbed.costs.network import NetworkState
 from testbed.errors import RunError, TestbedError
 from testbed.orchestrator.epochs import Epoch, Epochs
 from testbed.orchestrator.observe import Observer, Pair
@@ -24,7 +25,8 @@ Record = Callable[[dict[str, Any]], None]
 
 
 class DevicePlanner:
-    """Keeps one device's plan fit for the conditions. `epoch` is the one that new requests use."""
+    """Keeps one device's plan fit for the conditions. `epoch` is the one that new requests use; `absent` is what its planner is
+    told of weights that hosts do not hold."""
 
     def __init__(
         self,
@@ -49,6 +51,8 @@ class DevicePlanner:
         self._requests_per_s = requests_per_s
         self._trigger = Trigger(table.band, table.samples)
         self._epoch: Epoch | None = None
+        self._deciding = asyncio.Lock()
+        self.absent: Mapping[str, frozenset[int]] = {}
 
     @property
     def epoch(self) -> Epoch:
@@ -59,6 +63,10 @@ class DevicePlanner:
     async def first(self) -> None:
         """Make and install the first plan."""
         await self._decide(None)
+
+    async def again(self, reason: str, network: NetworkState) -> None:
+        """Make a plan from scratch, in the network as given, for another reason than a change of conditions."""
+        await self._decide(None, reason, network)
 
     async def tick(self, fresh: set[Key | Pair] | None) -> None:
         """One turn of the control loop; `fresh` is what was sampled since the last (None: everything)."""
@@ -81,16 +89,25 @@ class DevicePlanner:
         if self._epoch is not None:
             self._epochs.supersede(self._epoch)
 
-    async def _decide(self, change: Change | None) -> None:
-        problem = Problem(
+    def problem(self, network: NetworkState | None = None) -> Problem:
+        """What the planner is asked now, with what is known of the network (or a network as given)."""
+        return Problem(
             graph=self._model.graph,
             costs=self._observer.costs(),
-            network=self._observer.network(self._site),
+            network=network or self._observer.network(self._site),
             hosts=self._site.hosts,
             edge_hosts=self._site.edge_hosts,
             options=self._table.options,
             requests_per_s=self._requests_per_s,
+            absent=self.absent,
         )
+
+    async def _decide(self, change: Change | None, reason: str = "first", network: NetworkState | None = None) -> None:
+        async with self._deciding:
+            problem = self.problem(network)
+            await self._adopt(problem, change, "change" if change is not None else reason)
+
+    async def _adopt(self, problem: Problem, change: Change | None, reason: str) -> None:
         values = self._observer.values(self._site)
         decision, seconds = await self._ask(problem, change)
         self._trigger.reset(values, change if self._table.replan == "partial" else None)
@@ -103,7 +120,7 @@ class DevicePlanner:
                 raise RunError(f"planner {self._name!r} made an illegal plan for {self._model.name!r}: {error}") from error
             if current is not None:
                 self._epochs.supersede(current)
-        self._record(self._account(problem, decision, change, seconds, installed))
+        self._record(self._account(problem, decision, change, reason, seconds, installed))
 
     async def _ask(self, problem: Problem, change: Change | None) -> tuple[Decision, float]:
         """Ask the planner, beside the event loop where its clock is real, so that replay and requests go on meanwhile."""
@@ -119,14 +136,14 @@ class DevicePlanner:
             raise RunError(f"planner {self._name!r} failed on {self._model.name!r}: {what}") from error
 
     def _account(
-        self, problem: Problem, decision: Decision, change: Change | None, seconds: float, installed: bool
+        self, problem: Problem, decision: Decision, change: Change | None, reason: str, seconds: float, installed: bool
     ) -> dict[str, Any]:
         plan = self.epoch.plan
         predicted = critical_path(problem, plan)
         return {
             "device": self._site.device,
             "epoch": plan.epoch,
-            "reason": "first" if change is None else "change",
+            "reason": reason,
             "replan": "full" if change is None else self._table.replan,
             "change": None if change is None else _plain(change),
             "installed": installed,

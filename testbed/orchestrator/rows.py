@@ -34,6 +34,7 @@ def inference(
         figures.access_bytes,
         figures.lan_bytes,
         figures.backbone_bytes,
+        request.weights_bytes,
         seconds(figures.overrun_s),
         "" if verdict is None else "true" if verdict.correct else "false",
         "" if verdict is None else f"{verdict.max_rel_error:.3e}",

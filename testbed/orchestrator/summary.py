@@ -24,6 +24,7 @@ class PairSummary:
     `speedup[other]`: the other planner's mean latency over this one's. `touched_vertices` and `planning_time_s` (median) are
     over re-plans, `first_planning_time_s` over first plans; `backbone_bytes` per inference are the application's,
     `backbone_wire_bytes` what the backend counted over the whole session, warm-up included (None where it cannot).
+    `weights_bytes`: of models, uploaded to servers, on the link that carried most of them.
     """
 
     model: str
@@ -45,6 +46,7 @@ class PairSummary:
     wrong: int
     max_rel_error: float
     verdict: str
+    weights_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class _Pair:
     wrong: int = 0
     max_rel_error: float = 0.0
     wire: int | None = None
+    weights: int = 0
     plans: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -113,6 +116,9 @@ def summarise(folder: Path | str) -> RunSummary:
         pair.wrong += row["correct"] == "false"
         pair.max_rel_error = max(pair.max_rel_error, float(row["max_rel_error"] or 0.0))
     for row in _rows(folder / "links.csv"):
+        if row["kind"] == "total" and int(row.get("weights_bytes") or 0):
+            pair = pairs.setdefault((row["model"], row["planner"]), _Pair())
+            pair.weights = max(pair.weights, int(row["weights_bytes"]))
         if row["kind"] == "total" and row["direction"] == "up" and row["link"] in roles and row["wire_bytes"]:
             pair = pairs.setdefault((row["model"], row["planner"]), _Pair())
             pair.wire = (pair.wire or 0) + int(row["wire_bytes"])
@@ -136,7 +142,7 @@ def summarise(folder: Path | str) -> RunSummary:
 def _summary(key: tuple[str, str], pair: _Pair, means: dict[tuple[str, str], float], verdict: str) -> PairSummary:
     model, planner = key
     ordered = sorted(pair.latencies)
-    again = [plan for plan in pair.plans if plan["reason"] == "change"]
+    again = [plan for plan in pair.plans if plan["reason"] != "first"]
     first = [plan for plan in pair.plans if plan["reason"] == "first"]
     return PairSummary(
         model=model,
@@ -158,6 +164,7 @@ def _summary(key: tuple[str, str], pair: _Pair, means: dict[tuple[str, str], flo
         wrong=pair.wrong,
         max_rel_error=pair.max_rel_error,
         verdict=verdict,
+        weights_bytes=pair.weights,
     )
 
 

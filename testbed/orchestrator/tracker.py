@@ -26,7 +26,8 @@ REPORT_GRACE_S = 2.0
 @dataclass(eq=False)
 class Request:
     """One request. Times are loop seconds of the device. `ended` is set by its end: an event, because who waits for a future and
-    is cancelled cancels the future too, and the request would be taken for ended. It is over once all reports are in."""
+    is cancelled cancels the future too, and the request would be taken for ended. It is over once all reports are in;
+    `weights_bytes` of the model had been sent to servers by then."""
 
     wire_id: int
     number: int
@@ -37,6 +38,7 @@ class Request:
     due_at: float
     submitted_at: float
     ended: asyncio.Event
+    weights_bytes: int = 0
     done_at: float = 0.0
     error: str = ""
     error_text: str = ""
@@ -65,7 +67,9 @@ class Tracker:
         self.unreported = 0
         self.late_reports: list[dict[str, Any]] = []
 
-    async def submit(self, number: int, device: str, epoch: Epoch, seed: int, warmup: bool, due_at: float) -> Request:
+    async def submit(
+        self, number: int, device: str, epoch: Epoch, seed: int, warmup: bool, due_at: float, weights_bytes: int = 0
+    ) -> Request:
         """Start a request; it ends with an error right away when its device is gone."""
         now = self._loop.time()
         request = Request(
@@ -78,6 +82,7 @@ class Tracker:
             due_at=due_at,
             submitted_at=now,
             ended=asyncio.Event(),
+            weights_bytes=weights_bytes,
             missing=set(epoch.reporting) - self._fleet.dead.keys(),
         )
         self._flying[request.wire_id] = request

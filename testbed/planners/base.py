@@ -5,8 +5,9 @@ A planner author reads this file and writes one file; registration is an entry p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from d3node.graph import LayerGraph
 from d3node.plan import Plan, Tier
@@ -20,7 +21,7 @@ class Problem:
 
     `hosts` names the leading host of each tier; `edge_hosts` all edge hosts of the device's site, the leader first.
     `options` are the scenario's `[planning.options]`; `requests_per_s` is the rate at which this device's requests come, None
-    where the next one waits for the answer (one at a time).
+    where the next one waits for the answer (one at a time). `absent[host]`: vertices whose weights a host does not hold yet.
     """
 
     graph: LayerGraph
@@ -30,6 +31,7 @@ class Problem:
     edge_hosts: tuple[str, ...]
     options: dict[str, Any] = field(default_factory=dict)
     requests_per_s: float | None = None
+    absent: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,22 @@ class Planner(Protocol):
     def plan(self, problem: Problem) -> Decision: ...
 
     def replan(self, problem: Problem, current: Plan, change: Change) -> Decision: ...
+
+
+@dataclass(frozen=True)
+class Uploads:
+    """What a server that starts without the model is sent while requests run: the weights of `parts`, one part after the other.
+
+    The planner is asked for a new plan whenever a part has arrived (`Problem.absent` says what is still missing).
+    """
+
+    tier: Tier
+    parts: tuple[tuple[int, ...], ...]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Uploader(Protocol):
+    """What a planner may have besides: its server starts with no weights, and this says what it is sent in which order."""
+
+    def uploads(self, problem: Problem) -> Uploads: ...

@@ -76,16 +76,17 @@ def critical_path(problem: Problem, plan: Plan) -> Prediction:
     busy: dict[str, float] = {}
     at: dict[Tier, dict[int, float]] = {tier: {} for tier in TIERS}
     at["device"][INPUT] = 0.0
-    answers: list[tuple[float, int, Tier]] = []
+    if plan.two_way:
+        _both_ways(problem, programs, tier_of, paths, at, busy)
     for tier in TIERS:  # data only flows upwards, so lower tiers are complete before higher ones are looked at
-        if tier not in programs:
+        if tier not in programs or plan.two_way:
             continue
         program = programs[tier]
         _compute(problem, plan, program, at[tier], busy)
         for ready, v, target in sorted((at[tier][send.vertex], send.vertex, tier_of[send.host]) for send in program.sends):
             name = _UP[tier, target]
             at[target][v] = paths.send(name, links[name], graph[v].output_bytes, ready)
-        answers.extend((at[tier][v], v, tier) for v in program.answers)
+    answers = [(at[tier][v], v, tier) for tier, program in programs.items() for v in program.answers]
     back = {"edge": "device_edge", "cloud": "device_cloud"}
     arrived: dict[int, float] = {}
     for ready, v, tier in sorted(answers, key=lambda answer: answer[:2]):
@@ -119,3 +120,41 @@ def _compute(problem: Problem, plan: Plan, program: Program, at: dict[int, float
         free = start + seconds
         for v in step.outputs:
             at[v] = free
+
+
+def _both_ways(
+    problem: Problem,
+    programs: dict[Tier, Program],
+    tier_of: dict[str, Tier],
+    paths: _Paths,
+    at: dict[Tier, dict[int, float]],
+    busy: dict[str, float],
+) -> None:
+    """The same where tensors also come back to the device: every tier runs its steps as soon as their inputs are there."""
+    graph, network = problem.graph, problem.network
+    links = {"device_edge": network.device_edge, "edge_cloud": network.edge_cloud, "device_cloud": network.device_cloud}
+    free: dict[Tier, float] = dict.fromkeys(programs, 0.0)
+    done: dict[Tier, int] = dict.fromkeys(programs, 0)
+
+    def there(v: int, tier: Tier, ready: float) -> None:
+        at[tier][v] = ready
+        for send in programs[tier].sends:
+            if send.vertex == v:
+                target = tier_of[send.host]
+                name = _UP[tier, target] if target != "device" else _UP["device", tier]
+                queue = name if target != "device" else f"{name}:back"
+                there(v, target, paths.send(queue, links[name], graph[v].output_bytes, ready))
+
+    there(INPUT, "device", 0.0)
+    moved = True
+    while moved:
+        moved = False
+        for tier, program in programs.items():
+            while done[tier] < len(program.steps) and all(u in at[tier] for u in program.steps[done[tier]].inputs):
+                step = program.steps[done[tier]]
+                seconds = problem.costs.run_s(step.vertices, tier, program.host)
+                busy[program.host] = busy.get(program.host, 0.0) + seconds
+                free[tier] = max([free[tier], *(at[tier][u] for u in step.inputs)]) + seconds
+                done[tier], moved = done[tier] + 1, True
+                for v in step.outputs:
+                    there(v, tier, free[tier])

@@ -91,6 +91,10 @@ RANDOM_OPTIONS: dict[str, Option] = {
     "random_draw": Choice(("cuts", "vertices"), "cuts"),
     "random_draws": Number(1, 1, 10_000, whole=True),
 }
+IONN_OPTIONS: dict[str, Option] = {
+    "ionn_server": Choice(("cloud", "edge"), "cloud"),
+    "ionn_k": Number(0.5, 0.01, 0.99),
+}
 BUILT_IN: dict[str, dict[str, Option]] = {
     "device-only": {},
     "edge-only": {},
@@ -105,6 +109,8 @@ BUILT_IN: dict[str, dict[str, Option]] = {
     "qdmp": {"tiers": Choice(TIER_PAIRS, "edge-cloud")},
     "random": RANDOM_OPTIONS,
     "greedy": {},
+    "ionn": IONN_OPTIONS,
+    "ionn-all": {"ionn_server": IONN_OPTIONS["ionn_server"]},
 }
 """Planners of this package and the options that each one knows."""
 
