@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class Payload:
     """One tensor on the wire: dtype name ("float32"), shape, and its C-contiguous bytes.
 
-    `data` is None only where sizes travel instead of tensors (`tensors = "sizes"`, in `sim`).
+    `data` is None only where sizes matter and no values (`tensors = "sizes"`).
     """
 
     dtype: str

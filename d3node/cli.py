@@ -80,7 +80,8 @@ def serve_command(
             lag_interval_s=0.1,
             exit_with_control=exit_with_control,
         )
-        _run(config, models, TcpTransport(secret, congestion_control), listen, TcpTransport(secret), control, time_scale)
+        data, orders = TcpTransport(secret, congestion_control, sizes=sizes), TcpTransport(secret, sizes=sizes)
+        _run(config, models, data, listen, orders, control, time_scale)
     except (BadInput, ChannelError, ModelError) as error:
         typer.echo(f"d3node: {error}", err=True)
         raise typer.Exit(2) from None

@@ -5,7 +5,8 @@ The handshake's rules are in `d3node.auth`, the layout of frames in `d3node.wire
 
 Small things (prefixes, headers, small tensors) pass through one staging buffer; the rest of a large tensor is read by the kernel
 into the memory that the tensor keeps. That memory is asked for after the header has been validated and is committed by the
-operating system as it fills.
+operating system as it fills. Where only the sizes of tensors matter (`sizes`), their bytes travel all the same, but are nobody's:
+they come from, and go to, one piece of memory that all channels of the process share.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ class TcpChannel(asyncio.BufferedProtocol):
         limits: wire.Limits,
         peer: str = "",
         on_made: Callable[[TcpChannel], None] | None = None,
+        sizes: bool = False,
     ) -> None:
         self.peer = peer
+        self._sizes = sizes
         self.bytes_sent = 0
         self.bytes_received = 0
         self._loop = asyncio.get_running_loop()
@@ -85,9 +88,12 @@ class TcpChannel(asyncio.BufferedProtocol):
             views = [memoryview(head)]
             for payload in message.payloads:
                 if payload.nbytes:
-                    if payload.data is None:
-                        raise ProtocolError("a payload without data cannot be sent over a socket (tensors are sizes only)")
-                    views.append(memoryview(payload.data).cast("B"))
+                    if payload.data is not None:
+                        views.append(memoryview(payload.data).cast("B"))
+                    elif self._sizes:
+                        views.append(_nobodys(payload.nbytes))
+                    else:
+                        raise ProtocolError("a tensor has no data to send: one host runs with tensors, another with sizes only")
                     size += payload.nbytes
             try:
                 await sock.write(views)
@@ -266,7 +272,7 @@ class TcpChannel(asyncio.BufferedProtocol):
         assert self._header is not None
         while len(self._buffers) < len(self._header.payloads):
             spec = self._header.payloads[len(self._buffers)]
-            room = memoryview(np.empty(spec.nbytes, np.uint8))  # type: ignore[arg-type]
+            room = _nobodys(spec.nbytes) if self._sizes else memoryview(np.empty(spec.nbytes, np.uint8))  # type: ignore[arg-type]
             self._buffers.append(room)
             if spec.nbytes and not self._fill(room):
                 return False
@@ -289,7 +295,8 @@ class TcpChannel(asyncio.BufferedProtocol):
         header = self._header
         size = wire.PREFIX_BYTES + self._lengths[0] + self._lengths[1]
         payloads = tuple(
-            Payload(spec.dtype, spec.shape, spec.nbytes, room) for spec, room in zip(header.payloads, self._buffers, strict=True)
+            Payload(spec.dtype, spec.shape, spec.nbytes, None if self._sizes else room)
+            for spec, room in zip(header.payloads, self._buffers, strict=True)
         )
         transfer = Transfer(sent_at=header.sent_at, received_at=self._loop.time(), wire_bytes=size)
         self._inbox.append((Message(header.kind, header.fields, payloads, transfer), size))
@@ -387,3 +394,14 @@ def _retrieve(future: asyncio.Future[None]) -> None:
     """Mark an unawaited failure as seen."""
     if not future.cancelled():
         future.exception()
+
+
+_room = memoryview(bytearray())
+
+
+def _nobodys(nbytes: int) -> memoryview:
+    """That much of the memory in which bytes come and go that mean nothing."""
+    global _room
+    if len(_room) < nbytes:
+        _room = memoryview(bytearray(nbytes))
+    return _room[:nbytes]

@@ -29,16 +29,19 @@ BACKLOG: Final = 128
 class TcpTransport:
     """Makes and accepts channels whose peers know `secret`.
 
-    `congestion_control`: a name such as "cubic" for every TCP connection; None leaves the system's default. Raises
-    AuthenticationError for an empty secret.
+    `congestion_control`: a name such as "cubic" for every TCP connection; None leaves the system's default. `sizes`: tensors
+    without data may be sent, as bytes that mean nothing, and arrive without data. Raises AuthenticationError for an empty secret.
     """
 
-    def __init__(self, secret: bytes, congestion_control: str | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self, secret: bytes, congestion_control: str | None = None, limits: Limits | None = None, sizes: bool = False
+    ) -> None:
         if not secret:
             raise AuthenticationError("the run's secret is empty")
         self._secret = secret
         self._congestion_control = congestion_control
         self._limits = limits or Limits()
+        self._sizes = sizes
 
     async def connect(self, address: str, *, deadline_s: float = 10.0) -> TcpChannel:
         """Dial an address. Raises ChannelError (unreachable, late), AuthenticationError or ProtocolError (refused)."""
@@ -46,7 +49,7 @@ class TcpTransport:
         limits = replace(self._limits, handshake_s=min(deadline_s, self._limits.handshake_s))
 
         def make() -> TcpChannel:
-            return TcpChannel(Handshake("client", self._secret), limits, peer=address)
+            return TcpChannel(Handshake("client", self._secret), limits, peer=address, sizes=self._sizes)
 
         channel: TcpChannel | None = None
         try:
@@ -79,7 +82,7 @@ class TcpTransport:
         loop = asyncio.get_running_loop()
 
         def make() -> TcpChannel:
-            return TcpChannel(Handshake("server", self._secret), self._limits, on_made=listener.accept)
+            return TcpChannel(Handshake("server", self._secret), self._limits, on_made=listener.accept, sizes=self._sizes)
 
         try:
             if address.startswith("unix:"):

@@ -5,7 +5,7 @@
 | request                                                      | answer                                        |
 |--------------------------------------------------------------|-----------------------------------------------|
 | {"do": "load", "models": {name: {source, seed, weights}},    | {"loaded": [names], "seconds": s}             |
-|  "threads": n, "secret": hex}                                |                                               |
+|  "threads": n, "secret": hex, "tensors": "real"|"sizes"}      |                                               |
 | {"do": "fork", "config": {AgentConfig}, "namespace": path,   | {"forked": name, "pid": n}                    |
 |  "data_address", "control_address", "congestion_control",    |                                               |
 |  "time_scale"}                                               |                                               |
@@ -37,6 +37,7 @@ from d3node.errors import NodeError
 from d3node.linux import die_with_parent, enter
 
 if TYPE_CHECKING:
+    from d3node.graph import LayerGraph
     from d3node.model import Model
 
 Fields = dict[str, Any]
@@ -59,7 +60,7 @@ class Zygote:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self._models: dict[str, Model] = {}
+        self._models: dict[str, Model | LayerGraph] = {}
         self._secret = b""
         self._children: dict[str, Child] = {}
         self._selector = selectors.DefaultSelector()
@@ -99,15 +100,18 @@ class Zygote:
             return {"error": f"{type(error).__name__}: {error}"}
 
     def _load(self, request: Fields) -> Fields:
-        """Import torch and load every model. Threads are set first, so that no thread pool exists when agents are forked."""
+        """Load every model: with weights, or (without torch) its graph. Threads are set first, so that no thread pool exists
+        when agents are forked."""
         start = time.perf_counter()
-        import torch
+        from d3node.model import ModelSpec, load_graph, load_model
 
-        from d3node.model import ModelSpec, load_model
+        if request["tensors"] == "real":
+            import torch
 
-        torch.set_num_threads(int(request["threads"]))
+            torch.set_num_threads(int(request["threads"]))
+        load = load_model if request["tensors"] == "real" else load_graph
         self._secret = bytes.fromhex(request["secret"])
-        self._models = {name: load_model(ModelSpec(**spec)) for name, spec in request["models"].items()}
+        self._models = {name: load(ModelSpec(**spec)) for name, spec in request["models"].items()}
         import d3node.agent  # before the fork: shared, and no agent waits for it
 
         assert d3node.agent
@@ -189,7 +193,7 @@ def memory(pid: int) -> dict[str, int]:
     return found
 
 
-def _run_agent(request: Fields, models: dict[str, Model], secret: bytes, ready: int) -> None:
+def _run_agent(request: Fields, models: dict[str, Model | LayerGraph], secret: bytes, ready: int) -> None:
     from d3node.agent import AgentConfig, serve
     from d3node.clock import ScaledLoop, run
     from d3node.tcp import TcpTransport
@@ -199,9 +203,11 @@ def _run_agent(request: Fields, models: dict[str, Model], secret: bytes, ready: 
         os.close(ready)
 
     config = AgentConfig(**request["config"])
-    data = TcpTransport(secret, congestion_control=request["congestion_control"])
+    sizes = config.tensors == "sizes"
+    data = TcpTransport(secret, congestion_control=request["congestion_control"], sizes=sizes)
+    control = TcpTransport(secret, sizes=sizes)
     where = request["data_address"], request["control_address"]
-    main = serve(config, models, data, where[0], TcpTransport(secret), where[1], ready=listens)
+    main = serve(config, models, data, where[0], control, where[1], ready=listens)
     run(ScaledLoop(float(request["time_scale"])), main)
 
 

@@ -49,7 +49,8 @@ class Agents:
         self.channel, theirs = socket.socketpair()
         with theirs:
             self._process = start_zygote(theirs)
-        self._send({"do": "load", "models": spec.models, "threads": spec.threads, "secret": spec.secret})
+        loaded = {"models": spec.models, "threads": spec.threads, "secret": spec.secret, "tensors": spec.tensors}
+        self._send({"do": "load", **loaded})
 
     def start(self, namespaces: Mapping[str, str]) -> Fields:
         """Fork an agent per host into its network namespace; facts for the manifest. Raises AgentError."""

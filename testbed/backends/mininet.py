@@ -110,6 +110,7 @@ class MininetBackend:
                 data={host.name: _listen(layout, host.name) for host in layout.hosts},
                 control={host.name: f"unix:{_CONTROL_FOLDER / host.name}.sock" for host in layout.hosts},
                 time_scale=scale,
+                tensors=scenario.compute.tensors,
             ),
             captures=captures,
         )

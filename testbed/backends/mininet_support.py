@@ -69,8 +69,6 @@ def missing(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> list[str]:
     reasons = []
     if not sys.platform.startswith("linux"):
         return ["it needs Linux; use --backend sim, or the virtual machine (vagrant up)"]
-    if scenario.compute.tensors == "sizes":
-        reasons.append('it moves real tensors: compute.tensors = "sizes" works with --backend sim only')
     reasons += missing_packages()
     if importlib.util.find_spec("pyroute2") is None:
         return reasons

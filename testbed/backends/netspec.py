@@ -60,7 +60,10 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class AgentsSpec:
-    """Agents to fork: `configs` are the fields of `d3node.agent.AgentConfig` by host, `data` and `control` their addresses."""
+    """Agents to fork: `configs` are the fields of `d3node.agent.AgentConfig` by host, `data` and `control` their addresses.
+
+    `tensors` "sizes": of the models, only the graphs are loaded.
+    """
 
     models: dict[str, dict[str, Any]]
     threads: int
@@ -69,6 +72,7 @@ class AgentsSpec:
     data: dict[str, str]
     control: dict[str, str]
     time_scale: float = 1.0
+    tensors: str = "real"
 
 
 @dataclass(frozen=True)

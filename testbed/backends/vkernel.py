@@ -40,8 +40,6 @@ class VkernelBackend:
         reasons = []
         if cache.installed() is None:
             reasons.append("the time-travel kernel is not built: testbed kernel build (some minutes, once)")
-        if scenario.compute.tensors == "sizes":
-            reasons.append('it moves real tensors: compute.tensors = "sizes" works with --backend sim only')
         if scenario.compute.mode == "measured":
             reasons.append('computing takes no time there: compute.mode = "modelled", or another backend')
         reasons += missing_packages()
@@ -72,7 +70,9 @@ class VkernelBackend:
 
 
 def captured(scenario: Scenario) -> dict[str, Path]:
-    """A file with each of the scenario's models, captured now or found in the user's cache."""
+    """A file with each of the scenario's models, captured now or found in the user's cache; none where only sizes travel."""
+    if scenario.compute.tensors == "sizes":
+        return {}
     return {
         name: captured_model(ModelSpec(name, scenario.model.seed, scenario.model.weights.get(name)))
         for name in scenario.model.names

@@ -57,7 +57,7 @@ class Child:
 
 
 class GuestBackend(MininetBackend):
-    """Runs a scenario's network in this kernel. `models`: captured file by model name."""
+    """Runs a scenario's network in this kernel. `models`: captured file by model name; empty where only sizes travel."""
 
     name = "vkernel"
 
@@ -76,7 +76,9 @@ class GuestBackend(MininetBackend):
         configs = {
             host: {**config, "inline_compute": True, "lag_interval_s": None} for host, config in found.agents.configs.items()
         }
-        models = {name: {"source": self._files[name]} for name in found.agents.models}
+        models = found.agents.models
+        if scenario.compute.tensors == "real":
+            models = {name: {"source": self._files[name]} for name in models}
         return replace(found, agents=replace(found.agents, configs=configs, models=models, threads=1))
 
     def start_inside(self, scenario: Scenario, channel: socket.socket, words: IO[bytes]) -> Child:
@@ -98,29 +100,32 @@ class GuestBackend(MininetBackend):
 
 
 PRELOADED = (
-    "torch",
     "pyroute2",
     "mininet.net",
     "mininet.nodelib",
     "d3node.agent",
-    "d3node.program_file",
     "d3node.zygote",
     "testbed.backends.emulation",
     "testbed.backends.wires",
 )
 """What the processes of the guest need: imported once, before any of them is forked."""
 
+PRELOADED_FOR_TENSORS = ("torch", "d3node.program_file")
+"""And where real tensors travel."""
 
-def preload() -> None:
+
+def preload(tensors: str = "real") -> None:
     """Import it, into a heap of pages that lie together."""
-    settle_heap(PRELOADED_MIB)
+    if tensors == "real":
+        settle_heap(PRELOADED_MIB)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Mininet 2.3 on newer Pythons
-        for name in PRELOADED:
+        for name in (*PRELOADED, *(PRELOADED_FOR_TENSORS if tensors == "real" else ())):
             importlib.import_module(name)
-    import torch
+    if tensors == "real":
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
 
 
 def fork(function: Callable[[], None], keep: tuple[int, ...] = ()) -> Child:
@@ -179,14 +184,15 @@ _MADV_POPULATE_WRITE = 23
 
 
 def _zygote(theirs: socket.socket) -> Child:
+    from d3node.graph import LayerGraph
     from d3node.zygote import Zygote
 
     class GuestZygote(Zygote):
         def _agent(self, request: dict[str, Any], errors: int, ready: int) -> NoReturn:
             sizes = [0]
             for model in self._models.values():
-                graph = model.graph
-                sizes += [v.output_bytes + sum(graph[i].output_bytes for i in v.inputs) for v in graph]
+                if not isinstance(model, LayerGraph):
+                    sizes += [v.output_bytes + sum(model.graph[i].output_bytes for i in v.inputs) for v in model.graph]
             settle_heap(agent_heap_mib(max(sizes)))
             super()._agent(request, errors, ready)
 

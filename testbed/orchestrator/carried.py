@@ -85,10 +85,10 @@ def inside(
     from testbed.orchestrator import experiment
 
     emit("loading")
-    vkernel_guest.preload()
+    asked = from_plain(scenario)
+    vkernel_guest.preload(asked.compute.tensors)
     emit("loaded")
     walltime.Stopwatch.now = stopwatch.Stopwatch(ticks_per_s)
-    asked = from_plain(scenario)
     own = asked.run.model_copy(update={"wall_limit": None, "time_scale": 1.0})  # the host has the clock on the wall
     backend = vkernel_guest.GuestBackend(models, capture_dir)
 
