@@ -242,14 +242,17 @@ def test_the_doctor_names_the_packages_that_are_missing(capsys, monkeypatch):
 
 
 def test_auto_takes_sim_where_mininet_cannot_run_and_says_why(capsys, small, tmp_path, monkeypatch):
+    real = ("--set", "compute.tensors=real")
     reasons = ["it needs root", "the program mnexec is missing: sudo apt-get install mininet"]
     for kind in (VkernelBackend, MininetBackend):
         monkeypatch.setattr(kind, "support", lambda self, scenario: Support(False, reasons))
-    out, err = said(capsys, "run", small, "--planner", "d3", "--out", tmp_path / "out", code=0)
+    out, err = said(capsys, "run", small, *real, "--planner", "d3", "--out", tmp_path / "out", code=0)
     assert "backend sim: chosen by auto: vkernel cannot run this here: it needs root; the program mnexec" in err
     assert "mininet cannot run this here: it needs root" in err
     assert "small on sim" in out
     assert "sudo apt-get install mininet" in refused(capsys, "run", small, "--backend", "mininet")
+    _, err = said(capsys, "run", small, "--planner", "d3", "--out", tmp_path / "sizes", code=0)
+    assert 'backend sim: chosen by auto: compute.tensors = "sizes"' in err
 
 
 def test_auto_takes_the_most_faithful_backend_that_can(small, monkeypatch):
@@ -257,9 +260,9 @@ def test_auto_takes_the_most_faithful_backend_that_can(small, monkeypatch):
 
     monkeypatch.setattr(MininetBackend, "support", lambda self, scenario: Support(True))
     monkeypatch.setattr(VkernelBackend, "support", lambda self, scenario: Support(True))
-    assert registry.choose_backend(read(small))[0].name == "vkernel"
+    assert registry.choose_backend(read(small, ["compute.tensors=real"]))[0].name == "vkernel"
     monkeypatch.setattr(VkernelBackend, "support", lambda self, scenario: Support(False, ["its kernel is not built"]))
-    chosen, why = registry.choose_backend(read(small))
+    chosen, why = registry.choose_backend(read(small, ["compute.tensors=real"]))
     assert (chosen.name, why) == ("mininet", "vkernel cannot run this here: its kernel is not built")
 
 

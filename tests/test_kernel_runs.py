@@ -17,6 +17,7 @@ from testbed.errors import BackendError, RunError
 from testbed.kernel import cache
 from testbed.orchestrator import run
 from testbed.scenario.schema import Scenario
+from testbed.verify.backends import compare
 from topologies.layout import Layout
 
 built = pytest.mark.skipif(cache.installed() is None, reason="the time-travel kernel is not built: testbed kernel build")
@@ -106,13 +107,30 @@ def test_the_limit_on_the_wall_clock_ends_a_run(tmp_path: Path) -> None:
     assert "limit of 40 s" in manifest["reason"]
 
 
+@built
+@pytest.mark.slow
+def test_the_simulator_is_within_the_limits_of_the_kernel_also_where_tiles_fan_out(tmp_path: Path) -> None:
+    asked = scenario(
+        model={"names": ["alexnet"]},
+        topology={"edges": 4},
+        links={"backbone": {"rate": "20 Mbit/s", "delay": "10 ms"}},
+        hosts={"device": {"profile": "raspberry-pi-4"}, "edge": {"profile": "jetson-tx2"}},
+        compute={"tensors": "sizes"},
+        requests={"count": 4},
+        planning={"planners": ["cloud-only", "d3"]},
+    )
+    found = compare(asked, ("sim", "vkernel"), tmp_path)
+    assert list(found.beyond()) == []
+    assert found.verdicts == ("trusted", "trusted")
+
+
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("shutil.which", lambda name, path=None: None if name == "mnexec" else name)
-    support = VkernelBackend().support(scenario(compute={"mode": "measured", "tensors": "sizes"}))
+    support = VkernelBackend().support(scenario(compute={"mode": "measured"}))
     assert not support.ok
     text = "\n".join(support.reasons)
-    for words in ("testbed kernel build", "--backend sim", "modelled", "sudo apt-get install mininet"):
+    for words in ("testbed kernel build", "another backend", "modelled", "sudo apt-get install mininet"):
         assert words in text
     with pytest.raises(BackendError, match="testbed kernel build"):
         run(scenario(), VkernelBackend(), tmp_path / "run")

@@ -86,8 +86,13 @@ def test_where_namespaces_are_forbidden_the_reason_and_the_ways_out_are_given(mo
         assert words in reason
 
 
-def test_sizes_instead_of_tensors_are_for_the_simulator() -> None:
-    assert "--backend sim" in "; ".join(MininetBackend().support(scenario(compute={"tensors": "sizes"})).reasons)
+def test_sizes_instead_of_tensors_can_travel_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mininet_support, "kernel", lambda: {"netem": True, "error": None})
+    asked = scenario(compute={"tensors": "sizes"})
+    assert MininetBackend().support(asked).ok
+    agents = MininetBackend().spec(asked, registry.layout(asked.topology), b"secret").agents
+    assert agents is not None
+    assert agents.tensors == "sizes"
 
 
 def test_time_scale_divides_rates_and_multiplies_delays_but_leaves_queues() -> None:

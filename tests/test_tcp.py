@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from d3node import wire
 from d3node.auth import Handshake
-from d3node.channel import Channel, Message
+from d3node.channel import Channel, Message, Payload
 from d3node.errors import AuthenticationError, ChannelClosed, ChannelError, ProtocolError
 from d3node.tcp import TcpTransport, split_address
 
@@ -66,6 +66,30 @@ async def still_serves(transport: TcpTransport, address: str) -> None:
     await channel.send(tensor(b"still here"))
     assert data_of(await channel.receive()) == [b"still here"]
     await channel.close()
+
+
+def test_sizes_travel_as_so_many_bytes_where_both_ends_agree_and_not_otherwise() -> None:
+    sizes = (0, 1, 5000, 300_000)
+    sent = Message("tensor", {"request": 1, "epoch": 1, "vertex": 3, "device": "d1"}, tuple(nothing(n) for n in sizes))
+
+    async def main() -> None:
+        async with serving() as (real, address):
+            channel = await TcpTransport(SECRET, limits=LIMITS, sizes=True).connect(address)
+            await channel.send(sent)
+            back = await channel.receive()
+            assert [(p.nbytes, p.data) for p in back.payloads] == [(n, None) for n in sizes]
+            assert channel.bytes_received == channel.bytes_sent > sum(sizes)
+            await channel.send(back)  # a relay hands on what it got
+            assert len((await channel.receive()).payloads) == len(sizes)
+            refusing = await real.connect(address)
+            with pytest.raises(ProtocolError, match="sizes only"):
+                await refusing.send(sent)
+
+    asyncio.run(main())
+
+
+def nothing(size: int) -> Payload:
+    return Payload("uint8", (size,), size)
 
 
 @pytest.mark.parametrize("unix", [True, False])

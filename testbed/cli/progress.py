@@ -40,7 +40,7 @@ class RunProgress:
         """One event of the run (see `orchestrator.journal`)."""
         kind = event["event"]
         if kind == "booting":
-            note("booting the time-travel kernel; torch is imported in it, which takes a while")
+            note("booting the time-travel kernel; what runs is imported in it (real tensors: torch too), which takes a while")
         elif kind == "run":
             note(self._opening)
             self._task = self._bar.add_task("starting the network", total=event["requests"])

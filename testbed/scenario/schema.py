@@ -80,7 +80,7 @@ class ComputeTable(Table):
         default="modelled", description="computing lasts as long as the profile says, or as long as it takes (real clocks only)"
     )
     tensors: Literal["real", "sizes"] = Field(
-        default="real", description="real answers, checked against the whole model, or only their sizes (`sim`; no torch, fast)"
+        default="real", description="real answers, checked against the whole model, or only as many bytes (no torch, fast)"
     )
     threads: int = Field(default=1, ge=1, description="of torch, in each agent")
 

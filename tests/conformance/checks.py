@@ -33,6 +33,7 @@ from d3node.model import ModelSpec, load_graph
 from testbed.backends.base import LinkCounters, Session
 from testbed.costs.network import FRAME_OVERHEAD, SEGMENT_PAYLOAD, frame_bytes
 from testbed.orchestrator.control import Fleet
+from testbed.scenario.schema import Scenario
 from testbed.scenario.state import LinkState
 
 SEGMENT = SEGMENT_PAYLOAD + FRAME_OVERHEAD
@@ -63,14 +64,14 @@ Check = Callable[[Session, Tolerance], Awaitable[None]]
 
 
 @asynccontextmanager
-async def fleet_of(session: Session) -> AsyncIterator[Fleet]:
+async def fleet_of(session: Session, asked: Scenario | None = None) -> AsyncIterator[Fleet]:
     """The session's agents, connected and configured; everything that they push is in `pushed`."""
     fleet = Fleet(session)
     pushed: list[tuple[str, Message]] = []
     fleet.on_push = lambda host, message: pushed.append((host, message))
     fleet.pushed = pushed  # type: ignore[attr-defined]
     try:
-        await fleet.open(scenario())
+        await fleet.open(asked or scenario())
         yield fleet
     finally:
         await fleet.close()
@@ -209,10 +210,10 @@ class Outcome:
     transfers: tuple[tuple[str, str, str, int], ...]
 
 
-async def outcome_of_one_request(session: Session, tolerance: Tolerance) -> Outcome:
+async def outcome_of_one_request(session: Session, tolerance: Tolerance, asked: Scenario | None = None) -> Outcome:
     """One request from a device over two tiling edge hosts to the cloud and back, and the whole model's answer to it."""
     graph = load_graph(ModelSpec(MODEL))
-    async with fleet_of(session) as fleet:
+    async with fleet_of(session, asked) as fleet:
         hosts = ("c1", "e2", "e1", "d1")
         await fleet.call_all(hosts, "install", {host: installed(graph, plan(graph), 0.05) for host in hosts})
         whole = await fleet.clients["c1"].call("whole", {"model": MODEL, "input": 3})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -52,11 +53,12 @@ def run_checks(emit: Emit, models: dict[str, str], together: list[str], apart: l
     return found
 
 
-def outcome(emit: Emit, models: dict[str, str]) -> dict[str, Any]:
+def outcome(emit: Emit, models: dict[str, str], tensors: str = "real") -> dict[str, Any]:
     """What one request came to, in plain types."""
-    vkernel_guest.preload()
-    found = GuestBackend(models).run(scenario(), lambda session: outcome_of_one_request(session, VKERNEL))
-    return plain(found)
+    vkernel_guest.preload(tensors)
+    asked = scenario(tensors=tensors)
+    found = GuestBackend(models).run(asked, lambda session: outcome_of_one_request(session, VKERNEL, asked))
+    return {**plain(found), "torch": "torch" in sys.modules}
 
 
 def plain(found: checks.Outcome) -> dict[str, Any]:

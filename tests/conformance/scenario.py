@@ -15,7 +15,7 @@ ACCESS_BPS, LAN_BPS, BACKBONE_BPS, CORE_BPS = 40 * MBIT, 100 * MBIT, 10 * MBIT, 
 ACCESS_S, LAN_S, BACKBONE_S = 0.002, 0.001, 0.01
 
 
-def scenario(*, delays: bool = True, **network: Any) -> Scenario:
+def scenario(*, delays: bool = True, tensors: str = "real", **network: Any) -> Scenario:
     """Two devices, two edge hosts, a cloud; the backbone is the bottleneck; real tensors of a small model.
 
     `delays` False: all delays are 0, for kernels without netem.
@@ -30,6 +30,7 @@ def scenario(*, delays: bool = True, **network: Any) -> Scenario:
                 role: {"rate": f"{rate / MBIT:g} Mbit/s", "delay": f"{delay * 1e3 * delays:g} ms"}
                 for role, (rate, delay) in links.items()
             },
+            "compute": {"tensors": tensors},
             "network": network,
         }
     )

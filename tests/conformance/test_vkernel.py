@@ -47,7 +47,19 @@ def test_conformance(checked: dict[str, str | None], name: str) -> None:
 def test_the_same_plan_gives_the_same_answer_and_message_bytes_as_in_simulation(tmp_path: Path) -> None:
     carried = carry(tmp_path, "outcome")
     simulated = SimBackend().run(scenario(), lambda session: outcome_of_one_request(session, in_guest.VKERNEL))
-    assert carried == in_guest.plain(simulated)
+    assert carried == {**in_guest.plain(simulated), "torch": True}
+
+
+def test_sizes_put_the_same_messages_on_the_wire_as_tensors_and_need_no_torch(tmp_path: Path) -> None:
+    asked = scenario(tensors="sizes")
+    job = Carried("conformance.in_guest:outcome", {"tensors": "sizes"}, tmp_path)
+    carried = VkernelBackend().carry(asked, job, lambda _event: None)["result"]
+    simulated = SimBackend().run(scenario(), lambda session: outcome_of_one_request(session, in_guest.VKERNEL))
+    traffic = in_guest.plain(simulated)
+    assert {key: carried[key] for key in ("sent", "received", "transfers")} == {
+        key: traffic[key] for key in ("sent", "received", "transfers")
+    }
+    assert carried["torch"] is False
 
 
 def test_warm_transfers_take_what_rate_and_delay_say(tmp_path: Path) -> None:
