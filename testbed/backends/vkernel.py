@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from d3node import graph_cache
-from d3node.model import CAPTURED, ModelSpec, captured_within, load_model
+from d3node.model import CAPTURED, ModelSpec, captured_within, load_graph, load_model
 from testbed.backends.base import Carried, Session, Support
 from testbed.backends.mininet_support import missing_packages
 from testbed.errors import BackendError
@@ -70,13 +70,16 @@ class VkernelBackend:
 
 
 def captured(scenario: Scenario) -> dict[str, Path]:
-    """A file with each of the scenario's models, captured now or found in the user's cache; none where only sizes travel."""
+    """A file with each of the scenario's models, captured now or found in the user's cache.
+
+    None where only sizes travel: the guest then finds the graphs in the user's cache, where this puts them.
+    """
+    specs = {name: ModelSpec(name, scenario.model.seed, scenario.model.weights.get(name)) for name in scenario.model.names}
     if scenario.compute.tensors == "sizes":
+        for spec in specs.values():
+            load_graph(spec)
         return {}
-    return {
-        name: captured_model(ModelSpec(name, scenario.model.seed, scenario.model.weights.get(name)))
-        for name in scenario.model.names
-    }
+    return {name: captured_model(spec) for name, spec in specs.items()}
 
 
 def captured_model(spec: ModelSpec) -> Path:
