@@ -304,6 +304,7 @@ class Agent:
             encoding=self.config.input_encoding,
             steps_s=fields["steps_s"] if modelled else None,
             tiles_s=fields["tiles_s"] if modelled else None,
+            vertices_s=fields.get("vertices_s") if modelled else None,
             threads=self.config.threads,
         )
         if unknown := [host for host in epoch.contacts if host not in self._peers]:

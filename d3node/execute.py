@@ -11,11 +11,15 @@ from typing import Any, Protocol
 
 from d3node.channel import Message, Payload
 from d3node.compute import ComputeQueue, Job
+from d3node.dealing import Dealing, Fetched
 from d3node.errors import ComputeError, ProtocolError
 from d3node.graph import INPUT
+from d3node.handover import Chain, Halo, Superstep
 from d3node.install import Epoch, StepWork, TileWork
 from d3node.links import Sender
 from d3node.numerics import check_like
+from d3node.stealing import Offer, PoolWork, Thief
+from d3node.supersteps import ChainWork, Supersteps, SuperstepWork
 
 Key = tuple[int, int | str]
 """(epoch, request)."""
@@ -28,6 +32,7 @@ class World(Protocol):
     loop: asyncio.AbstractEventLoop
     compute: ComputeQueue
     modelled: bool
+    thief: Thief
 
     def post(self, host: str, message: Message, sender: Sender | None = None) -> None: ...
 
@@ -138,6 +143,9 @@ class Lead(Request):
         self._awaited = len(epoch.receives)
         self._tiles: dict[int, Payload] = {}
         self._tiles_left = 0
+        self._chain: Supersteps | None = None
+        self._dealing: Dealing | None = None
+        self._helping = 0
 
     def receive(self, peer: str, message: Message) -> None:
         """A tensor from a lower tier. Raises ProtocolError unless it is one that this host waits for."""
@@ -181,12 +189,17 @@ class Lead(Request):
         self._running = True
         if step.stack is None:
             self._start_part(step)
+        elif step.chain is not None:
+            self._start_chain(step, step.chain)
+        elif step.pool is not None:
+            self._start_pool(step, step.pool)
         else:
             self._start_stack(step)
 
     def check_finished(self) -> None:
-        if not self.ended and not self._sending and not self._awaited and self._next == len(self.epoch.steps):
-            self.world.finished(self)
+        if self.ended or self._sending or self._awaited or self._helping or self._next < len(self.epoch.steps):
+            return
+        self.world.finished(self)
 
     # -- plain steps ---------------------------------------------------------------------------------------------------------
 
@@ -265,6 +278,10 @@ class Lead(Request):
         """A tile from another host. Raises ProtocolError unless it is one that is waited for, from the host that computes it."""
         stack, tile = message.fields["stack"], message.fields["tile"]
         step = self.epoch.steps[self._next] if self._running else None
+        if step is not None and step.pool is not None and self._dealing is not None:
+            self.note_transfer(peer, message, stack=stack, tile=tile)
+            self._gather(tile, self._dealing.returned(peer, stack, tile, message.payloads))
+            return
         works = [] if step is None else [w for w in step.tiles if w.stack == stack and w.tile == tile and w.host == peer]
         if not works or tile in self._tiles or len(message.payloads) != 1:
             raise ProtocolError(f"{self.world.name} does not wait for tile {tile!r} of stack {stack!r} from {peer}")
@@ -292,6 +309,81 @@ class Lead(Request):
                 self._step_done(step, {vertex: whole})
 
         self.world.compute.offload(lambda: numerics.assemble(vertex, boxes, ordered), joined)
+
+    # -- stacks that hand over to one another --------------------------------------------------------------------------------
+
+    def _start_chain(self, step: StepWork, chain: tuple[ChainWork, Chain]) -> None:
+        mine, everybody = chain
+        self._tiles = {}
+        self._tiles_left = len(step.tiles)
+        self._chain = supersteps = Supersteps(self, mine, self._send_halo, self._superstep_done)
+        inputs = {v: self._have[v] for v in step.inputs}
+        sizes, numerics = self.epoch.sizes, self.epoch.numerics
+        for tile in everybody.supersteps:
+            if not tile.outside:
+                continue
+            if numerics is None:
+                pieces = tuple(sizes.region(u, box) for u, box in sorted(tile.outside.items()))
+                self._pieces_cut(supersteps, tile, pieces)
+                continue
+
+            def cut(pieces: Any, error: BaseException | None, tile: Superstep = tile) -> None:
+                if not self.ended and not self.broken(error):
+                    self._pieces_cut(supersteps, tile, pieces)
+
+            self.world.compute.offload(lambda tile=tile: numerics.cut_regions(tile.outside, inputs), cut)  # type: ignore[misc]
+        supersteps.advance()
+
+    def _pieces_cut(self, supersteps: Supersteps, tile: Superstep, pieces: tuple[Payload, ...]) -> None:
+        stack, number = tile.place
+        if tile.host == self.world.name:
+            supersteps.pieces(tile.place, pieces)
+        else:
+            self.post(tile.host, Message("tile", self.fields(stack=stack, tile=number, leader=self.world.name), pieces))
+
+    def _send_halo(self, halo: Halo, payload: Payload) -> None:
+        self.post(halo.target, halo_message(self, halo, self.world.name, payload))
+
+    def _superstep_done(self, work: SuperstepWork, output: Payload) -> None:
+        if work.last:
+            self._gather(work.tile.place[1], output)
+
+    def halo(self, peer: str, message: Message) -> None:
+        """A halo for this host, or to be passed on. Raises ProtocolError unless a chain is running."""
+        fields = message.fields
+        if self._chain is None or not self._running:
+            raise ProtocolError(f"{self.world.name} waits for no halo")
+        self.note_transfer(peer, message, stack=fields["stack"], tile=fields["tile"])
+        if fields["to"] == self.world.name:
+            self._chain.halo((fields["stack"], fields["tile"]), message.payloads)
+        elif fields["to"] in self.epoch.steps[self._next].helpers:
+            self.post(fields["to"], Message("halo", fields, message.payloads))
+        else:
+            raise ProtocolError(f"a halo for {fields['to']!r}, which computes no tiles here")
+
+    # -- stacks whose tiles are fetched --------------------------------------------------------------------------------------
+
+    def _start_pool(self, step: StepWork, work: PoolWork) -> None:
+        self._tiles = {}
+        self._tiles_left = len(step.tiles)
+        self._helping += len(step.helpers)
+        inputs = {v: self._have[v] for v in step.inputs}
+        takes_part = any(tile.host == self.world.name for tile in step.tiles)
+        self._dealing = Dealing(self, work, step.helpers, takes_part, inputs, self._gather)
+        self._dealing.start()
+
+    def asked(self, peer: str, message: Message) -> None:
+        """A host asks for a tile, or says that it will not any more. Raises ProtocolError from one that was offered none."""
+        stack = message.fields["stack"]
+        dealing = self._dealing
+        if dealing is None or dealing.work.index != stack or peer not in dealing.helpers:
+            raise ProtocolError(f"{peer} was offered no tiles of stack {stack!r} by {self.world.name}")
+        self.note_transfer(peer, message, stack=stack)
+        if message.kind == "steal":
+            dealing.asked(peer)
+        else:
+            self._helping -= 1
+            self.check_finished()
 
 
 class Origin(Lead):
@@ -345,9 +437,16 @@ class Hand(Request):
         self.leader = leader
         self._taken: set[tuple[int, int]] = set()
         self._done = 0
+        self._chains: dict[int, Supersteps] = {}
+        self._offers: dict[int, Offer] = {}
+        self._over = 0
 
     def receive(self, peer: str, message: Message) -> None:
-        """A tile to compute. Raises ProtocolError unless it is one of this host's, with the pieces that it reads."""
+        """A tile to compute, or what comes with tiles. Raises ProtocolError unless it is waited for and fits."""
+        if message.kind != "tile" or message.fields["stack"] in self.epoch.chains:
+            return self._receive_beside(peer, message)
+        if message.fields["stack"] in self.epoch.pools:
+            return self._fetched(peer, message)
         place = (message.fields["stack"], message.fields["tile"])
         work = self.epoch.tiles.get(place)
         if work is None or place in self._taken or len(message.payloads) != len(work.pieces):
@@ -371,8 +470,84 @@ class Hand(Request):
             self._done += 1
             self.post(self.leader, Message("tile_done", self.fields(stack=work.stack, tile=work.tile), (output,)))
 
-        self.world.compute.submit(Job(self, self.seconds(work.seconds), run, done))
+        return self.world.compute.submit(Job(self, self.seconds(work.seconds), run, done))
 
     def check_finished(self) -> None:
-        if not self.ended and not self._sending and self._done == len(self.epoch.tiles):
+        if self.ended or self._sending or self._done < len(self.epoch.tiles) or self._over < len(self.epoch.pools):
+            return
+        if not any(offer.working for offer in self._offers.values()):
             self.world.finished(self)
+
+    def _receive_beside(self, peer: str, message: Message) -> None:
+        """All that is not a tile which can be computed at once."""
+        kind, stack = message.kind, message.fields["stack"]
+        if kind in ("offer", "over"):
+            self._offered(peer, message)
+            return
+        work = self.epoch.chains.get(stack)
+        if work is None:
+            raise ProtocolError(f"{self.world.name} has no part in a chain with stack {stack!r}")
+        place = (stack, message.fields["tile"])
+        self.note_transfer(peer, message, stack=stack, tile=place[1])
+        chain = self._chains.get(work.stacks[0])
+        if chain is None:
+            chain = self._chains[work.stacks[0]] = Supersteps(self, work, self._send_halo, self._superstep_done)
+        if kind == "halo":
+            chain.halo(place, message.payloads)
+        else:
+            chain.pieces(place, message.payloads)
+
+    def _send_halo(self, halo: Halo, payload: Payload) -> None:
+        straight = self.epoch.plan.stacks[halo.place[0]].handover == "neighbours"
+        self.post(halo.target if straight else self.leader, halo_message(self, halo, self.leader, payload))
+
+    def _superstep_done(self, work: SuperstepWork, output: Payload) -> None:
+        self._done += 1
+        stack, tile = work.tile.place
+        if work.last:
+            self.post(self.leader, Message("tile_done", self.fields(stack=stack, tile=tile), (output,)))
+        else:
+            self.check_finished()
+
+    # -- tiles that are fetched ----------------------------------------------------------------------------------------------
+
+    def _offered(self, peer: str, message: Message) -> None:
+        stack = message.fields["stack"]
+        work, offer = self.epoch.pools.get(stack), self._offers.get(stack)
+        if work is None or (offer is None) != (message.kind == "offer"):
+            raise ProtocolError(f"{self.world.name} does not wait for {message.kind!r} of stack {stack!r}")
+        self.note_transfer(peer, message, stack=stack)
+        if offer is None:
+
+            def ask() -> None:
+                self.post(self.leader, Message("steal", self.fields(stack=stack)))
+
+            offer = self._offers[stack] = Offer(self, stack, ask)
+            self.world.thief.offer(offer)
+            return
+        self.world.thief.withdraw(offer)
+        self._over += 1
+        self.post(self.leader, Message("left", self.fields(stack=stack)))
+
+    def _fetched(self, peer: str, message: Message) -> None:
+        """The answer to `steal`."""
+        stack, tile = message.fields["stack"], message.fields["tile"]
+        work, offer = self.epoch.pools[stack], self._offers.get(stack)
+        if offer is None or offer.working or (stack, tile) in self._taken:
+            raise ProtocolError(f"{self.world.name} has not asked for tile {tile!r} of stack {stack!r}")
+        fetched = Fetched.read(work, self.epoch.sizes, message)
+        self._taken.add((stack, tile))
+        self.note_transfer(peer, message, stack=stack, tile=tile)
+        offer.working = True
+
+        def done(output: Payload, kept: list[Payload]) -> None:
+            self.world.thief.done(offer)
+            self.post(self.leader, Message("tile_done", self.fields(stack=stack, tile=tile), (output, *kept)))
+
+        fetched.compute(self, message.payloads, done)
+
+
+def halo_message(request: Request, halo: Halo, leader: str, payload: Payload) -> Message:
+    """A halo on its way."""
+    stack, tile = halo.place
+    return Message("halo", request.fields(stack=stack, tile=tile, leader=leader, to=halo.target), (payload,))

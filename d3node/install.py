@@ -12,10 +12,14 @@ from typing import Any
 from d3node.channel import Payload
 from d3node.errors import PlanError
 from d3node.graph import INPUT, LayerGraph
+from d3node.handover import Chain, chain_of
 from d3node.intervals import Box
 from d3node.numerics import Encoding, Numerics, RunnableModel, Sizes
 from d3node.plan import Plan, Tier
-from d3node.program import Route, lower
+from d3node.pool import Geometry
+from d3node.program import Route, Step, lower
+from d3node.stealing import PoolWork, rates_of
+from d3node.supersteps import ChainWork, work_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,9 @@ class TileWork:
 
 @dataclass(frozen=True, slots=True)
 class StepWork:
-    """One step of this host. `freed`: tensors that no later step here reads. `tiles` is empty for a plain step."""
+    """One step of this host. `freed`: tensors that no later step here reads. `tiles` is empty for a plain step, and has those of
+    the last stack for a chain of stacks; `helpers`: other hosts that compute tiles of the step. `chain`: this host's part of a
+    chain, and everybody's tiles; `pool`: a stack whose tiles are fetched."""
 
     index: int
     vertices: list[int]
@@ -44,6 +50,9 @@ class StepWork:
     freed: tuple[int, ...]
     stack: int | None
     tiles: tuple[TileWork, ...]
+    helpers: tuple[str, ...] = ()
+    chain: tuple[ChainWork, Chain] | None = None
+    pool: PoolWork | None = None
 
 
 @dataclass(slots=True)
@@ -51,7 +60,8 @@ class Epoch:
     """A plan as one host carries it out.
 
     `tier` is the tier that this host leads, if any; `wanted`: vertices whose tensors a step here reads; `tiles`: the tiles that
-    this host computes for another leader, by (stack, tile); `hosts`: everybody who takes part; `contacts`: whom it sends to.
+    this host computes for another leader, by (stack, tile), `chains` (by each of their stacks) and `pools` those that are not
+    simply sent and returned; `hosts`: everybody who takes part; `contacts`: whom it sends to.
     """
 
     number: int
@@ -69,6 +79,8 @@ class Epoch:
     tiles: dict[tuple[int, int], TileWork]
     hosts: frozenset[str]
     contacts: tuple[str, ...]
+    chains: dict[int, ChainWork] = field(default_factory=dict)
+    pools: dict[int, PoolWork] = field(default_factory=dict)
     active: int = 0
     retired: bool = False
     images: dict[int, Payload] = field(default_factory=dict)
@@ -83,6 +95,7 @@ def compile_epoch(
     encoding: Encoding,
     steps_s: Mapping[str, Sequence[float]] | None,
     tiles_s: Sequence[Sequence[float]] | None,
+    vertices_s: Sequence[Mapping[str, Any] | None] | None = None,
     threads: int = 1,
 ) -> Epoch:
     """Work out a host's share of a plan. Times None: measured. Raises PlanError for an illegal plan or unfitting times."""
@@ -107,6 +120,31 @@ def compile_epoch(
     def real_tiles(stack: int) -> list[int]:
         return [t for t, tile in enumerate(plan.stacks[stack].tiles) if not tile.empty]
 
+    def tile_seconds(place: tuple[int, int]) -> float | None:
+        return None if tiles_s is None else _seconds(tiles_s, *place)
+
+    def pool_work(stack: int) -> PoolWork:
+        spec = plan.stacks[stack]
+        rates = None if tiles_s is None else rates_of(graph, vertices_s, stack, host, spec.vertices)
+        return PoolWork(stack, Geometry(graph, spec), spec.vertices, rates)
+
+    links = {chain[0]: chain_of(graph, plan, chain) for chain in plan.chains() if len(chain) > 1}
+    by_stack = {i: plan.stacks[i].vertices for i in range(len(plan.stacks))}
+
+    def of_stack(step: Step) -> dict[str, Any]:
+        """What the leader needs for a step of tiles."""
+        if step.stack is None:
+            return {"tiles": ()}
+        found: dict[str, Any] = {"tiles": tuple(tile_work(step.stacks[-1], t) for t in real_tiles(step.stacks[-1]))}
+        hosts = [plan.stacks[i].tiles[t].host for i in step.stacks for t in real_tiles(i)]
+        found["helpers"] = tuple(sorted(set(hosts) - {host}))
+        if step.stack in links:
+            chain = links[step.stack]
+            found["chain"] = work_of(chain, host, sizes, by_stack, tile_seconds), chain
+        elif plan.stacks[step.stack].pooled:
+            found["pool"] = pool_work(step.stack)
+        return found
+
     steps: list[StepWork] = []
     if program is not None:
         times = None if steps_s is None else steps_s.get(program.tier)
@@ -126,23 +164,36 @@ def compile_epoch(
                     seconds=None if times is None else float(times[i]),
                     freed=tuple(v for v in step.inputs if last[v] == i),
                     stack=step.stack,
-                    tiles=() if step.stack is None else tuple(tile_work(step.stack, t) for t in real_tiles(step.stack)),
+                    **of_stack(step),
                 )
             )
     hand_tiles = {
         (s, t): tile_work(s, t)
         for s, stack in enumerate(plan.stacks)
         for t in real_tiles(s)
-        if stack.tiles[t].host == host and leader != host
+        if stack.tiles[t].host == host and leader != host and not stack.pooled
     }
+    chains: dict[int, ChainWork] = {}
+    pools: dict[int, PoolWork] = {}
+    neighbours: set[str] = set()
+    if leader != host:
+        for chain in links.values():
+            work = work_of(chain, host, sizes, by_stack, tile_seconds)
+            if work.steps:
+                chains.update(dict.fromkeys(chain.stacks, work))
+                straight = [h for h in chain.halos if plan.stacks[h.place[0]].handover == "neighbours"]
+                neighbours |= {halo.target for halo in straight if halo.source == host}
+        for s, stack in enumerate(plan.stacks):
+            if stack.pooled and any(stack.tiles[t].host == host for t in real_tiles(s)):
+                pools[s] = pool_work(s)
     sends: dict[int, list[str]] = {}
     for send in program.sends if program else ():
         sends.setdefault(send.vertex, []).append(send.host)
     device = plan.hosts["device"]
     tile_hosts = {tile.host for stack in plan.stacks for tile in stack.tiles if not tile.empty}
     contacts = {send.host for send in program.sends} if program else set()
-    contacts |= {tile.host for step in steps for tile in step.tiles}
-    contacts |= {leader} if hand_tiles else set()
+    contacts |= {helper for step in steps for helper in step.helpers} | neighbours
+    contacts |= {leader} if hand_tiles or pools else set()
     contacts |= {device} if program and program.answers else set()
     return Epoch(
         number=plan.epoch,
@@ -160,6 +211,8 @@ def compile_epoch(
         tiles=hand_tiles,
         hosts=frozenset({p.host for p in programs.values()} | tile_hosts),
         contacts=tuple(sorted(contacts - {host})),
+        chains=chains,
+        pools=pools,
     )
 
 

@@ -29,6 +29,11 @@ def union(a: Box, b: Box) -> Box:
     return tuple((min(x[0], y[0]), max(x[1], y[1])) for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
+def intersection(a: Box, b: Box) -> Box:
+    """Common part of two boxes; it has no area when there is none."""
+    return (max(a[0][0], b[0][0]), min(a[0][1], b[0][1])), (max(a[1][0], b[1][0]), min(a[1][1], b[1][1]))
+
+
 def unclipped(spatial: Spatial, axis: int, span: Pair) -> Pair:
     """Input range (half-open, may leave the map at both ends) that an output range reads along one axis."""
     if spatial.kind != "window" or span[0] >= span[1]:

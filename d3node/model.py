@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from d3node.instructions import Program
     from d3node.intervals import TileRegion
+    from d3node.reuse import PartialRegion
 
 KEPT_REGIONS = 4096
 """Tiles whose regions a model remembers, so that serving a request does no interval arithmetic."""
@@ -124,6 +125,19 @@ class Model:
         from d3node import tiles
 
         return tiles.run_tile(self.program, vertices, self._region(tuple(vertices), _plain(box)), pieces)
+
+    def run_partial(
+        self,
+        vertices: Sequence[int],
+        region: PartialRegion,
+        pieces: Sequence[Tensor],
+        given: Sequence[tuple[int, Box, Tensor]],
+        keep: Sequence[tuple[int, Box]],
+    ) -> tuple[Tensor, list[Tensor]]:
+        """A tile with parts of its inner maps given, and parts of them to be kept for other tiles. Raises ComputeError."""
+        from d3node import tiles
+
+        return tiles.run_partial(self.program, vertices, region, pieces, given, keep)
 
     def assemble(self, vertex: int, boxes: Sequence[Box], tiles: Sequence[Tensor]) -> Tensor:
         """A vertex's whole map from tiles that cover it exactly. Raises ComputeError."""

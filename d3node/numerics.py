@@ -14,6 +14,7 @@ from d3node.channel import Payload
 from d3node.errors import ProtocolError
 from d3node.graph import INPUT, LayerGraph
 from d3node.intervals import Box, area, reverse
+from d3node.reuse import PartialRegion
 from d3node.wire import ITEM_BYTES
 
 if TYPE_CHECKING:
@@ -41,6 +42,15 @@ class RunnableModel(Protocol):
     def tile_pieces(self, vertices: Sequence[int], box: Box, tensors: Mapping[int, Tensor]) -> list[Tensor]: ...
 
     def run_tile(self, vertices: Sequence[int], box: Box, pieces: Sequence[Tensor]) -> Tensor: ...
+
+    def run_partial(
+        self,
+        vertices: Sequence[int],
+        region: PartialRegion,
+        pieces: Sequence[Tensor],
+        given: Sequence[tuple[int, Box, Tensor]],
+        keep: Sequence[tuple[int, Box]],
+    ) -> tuple[Tensor, list[Tensor]]: ...
 
     def assemble(self, vertex: int, boxes: Sequence[Box], tiles: Sequence[Tensor]) -> Tensor: ...
 
@@ -129,6 +139,62 @@ class Numerics:
         with torch.inference_mode():
             tensors = [self._decode(v, piece) for v, piece in zip(reads, pieces, strict=True)]
             return payload_of(self.model.run_tile(vertices, box, tensors))
+
+    def cut_partial(
+        self, region: PartialRegion, payloads: Mapping[int, Payload], given: Sequence[tuple[int, Box, Payload]]
+    ) -> tuple[Payload, ...]:
+        """What a tile with given parts reads of whole maps, and what it uses of the parts, in memory of its own."""
+        import torch
+
+        from d3node.tiles import patch
+
+        read = self.cut_regions(region.read, payloads)
+        with torch.inference_mode():
+            return *read, *(
+                payload_of(patch(self.model.graph, v, box, [(kept, tensor_of(part)) for u, kept, part in given if u == v]))
+                for v, box in region.used
+            )
+
+    def cut_regions(self, regions: Mapping[int, Box], payloads: Mapping[int, Payload]) -> tuple[Payload, ...]:
+        """Regions of whole maps by ascending vertex, in memory of their own; the input vertex stays in its encoding."""
+        import torch
+
+        from d3node.tiles import patch
+
+        with torch.inference_mode():
+            found = []
+            for u, box in sorted(regions.items()):
+                tensor = tensor_of(payloads[u])
+                whole = (0, tensor.shape[-2]), (0, tensor.shape[-1])
+                found.append(payload_of(patch(self.model.graph, u, box, [(whole, tensor)])))
+            return tuple(found)
+
+    def run_partial(
+        self,
+        vertices: Sequence[int],
+        region: PartialRegion,
+        payloads: Sequence[Payload],
+        keep: Sequence[tuple[int, Box]],
+    ) -> tuple[Payload, list[Payload]]:
+        """One tile from what `cut_partial` gave it, and what it is to keep for other tiles."""
+        import torch
+
+        with torch.inference_mode():
+            count = len(region.read)
+            pieces = [self._decode(v, piece) for v, piece in zip(region.read, payloads[:count], strict=True)]
+            given = [(v, box, tensor_of(part)) for (v, box), part in zip(region.used, payloads[count:], strict=True)]
+            output, kept = self.model.run_partial(vertices, region, pieces, given, keep)
+            return payload_of(output), [payload_of(tensor) for tensor in kept]
+
+    def patch(self, vertex: int, region: Box, parts: Sequence[tuple[Box, Payload]]) -> Payload:
+        """A region of a vertex's map put together from parts of it, in memory of its own. Raises ComputeError where they leave
+        something of it out."""
+        import torch
+
+        from d3node.tiles import patch
+
+        with torch.inference_mode():
+            return payload_of(patch(self.model.graph, vertex, region, [(box, tensor_of(part)) for box, part in parts]))
 
     def assemble(self, vertex: int, boxes: Sequence[Box], tiles: Sequence[Payload]) -> Payload:
         """The whole map from its tiles."""

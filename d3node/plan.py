@@ -17,6 +17,10 @@ TIERS: tuple[Tier, ...] = get_args(Tier)
 RANK: dict[Tier, int] = {tier: rank for rank, tier in enumerate(TIERS)}
 """Order of the tiers: data flows from lower to higher rank only."""
 
+Handover = Literal["leader", "relay", "neighbours"]
+"""Where a stack's output map goes: whole to the leader; or it stays on its hosts, tile by tile, for the next stack of the plan,
+and only what a host lacks of it travels, by way of the leader ("relay") or straight from the host that has it ("neighbours")."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -36,17 +40,27 @@ class Tile:
 class Stack:
     """A convex run of spatial vertices, ascending, with one output vertex (the last).
 
-    It is computed as `grid` = (A, B) tiles, row-major.
+    It is computed as `grid` = (A, B) tiles, row-major. `stealing`: a tile's host is only where it belongs to begin with, any of
+    the stack's hosts that is idle may take it; `reuse`: what a finished tile has computed of its neighbours' maps is not
+    computed again. With either, hosts fetch their tiles one by one (`d3node.pool`) instead of being sent them.
     """
 
     vertices: tuple[int, ...]
     grid: Pair
     tiles: tuple[Tile, ...]
+    stealing: bool = False
+    reuse: bool = False
+    handover: Handover = "leader"
 
     @property
     def output(self) -> int:
         """The vertex whose map is cut into tiles."""
         return self.vertices[-1]
+
+    @property
+    def pooled(self) -> bool:
+        """True when hosts fetch the tiles of this stack."""
+        return self.stealing or self.reuse
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,17 @@ class Plan:
         """Vertices on a tier, ascending (the input vertex included for the device)."""
         return tuple(v for v, placed in enumerate(self.tiers) if placed == tier)
 
+    def chains(self) -> tuple[tuple[int, ...], ...]:
+        """Indices of the stacks in groups that hand over to one another without the leader; most groups are one stack."""
+        found: list[tuple[int, ...]] = []
+        group: tuple[int, ...] = ()
+        for index, stack in enumerate(self.stacks):
+            group = (*group, index)
+            if stack.handover == "leader":
+                found.append(group)
+                group = ()
+        return (*found, group) if group else tuple(found)
+
     def check(self, graph: LayerGraph) -> None:
         """Raise PlanError unless the plan is legal for the graph: input on the device, one-way flow, sound stacks."""
         if len(self.tiers) != len(graph):
@@ -101,6 +126,8 @@ class Plan:
         for stack in self.stacks:
             self._check_stack(graph, stack, taken)
             taken.update(stack.vertices)
+        for chain in self.chains():
+            self._check_chain(graph, chain)
 
     def _check_stack(self, graph: LayerGraph, stack: Stack, taken: set[int]) -> None:
         label = f"stack ending in {graph[stack.output].name!r}"
@@ -122,6 +149,26 @@ class Plan:
         if covered != height * width or _overlap(stack.tiles):
             raise PlanError(f"{label}: the tiles must cover the {height}x{width} map exactly once")
 
+    def _check_chain(self, graph: LayerGraph, chain: tuple[int, ...]) -> None:
+        """A group of stacks that hand over among themselves must be sound as if it were one stack."""
+        stacks = [self.stacks[i] for i in chain]
+        label = f"stacks up to {graph[stacks[-1].output].name!r}"
+        if stacks[-1].handover != "leader":
+            raise PlanError(f"{label}: the last stack must hand its map over to the leader")
+        if len(stacks) == 1:
+            return
+        vertices = sorted(v for stack in stacks for v in stack.vertices)
+        if not graph.is_convex(vertices) or graph.boundary(vertices)[1] != (stacks[-1].output,):
+            raise PlanError(f"{label}: stacks that hand over to one another must be convex together, with one output")
+        seen: set[int] = set()
+        for stack in stacks:
+            if any(u in vertices and u not in seen for u in graph.boundary(stack.vertices)[0]):
+                raise PlanError(f"{label}: a stack reads a map of a later one")
+            seen.add(stack.output)
+            hosts = [tile.host for tile in stack.tiles if not tile.empty]
+            if stack.pooled or len(hosts) != len(set(hosts)):
+                raise PlanError(f"{label}: stacks that hand over to one another have one fixed tile for each host")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return asdict(self)
@@ -139,9 +186,14 @@ class Plan:
                     tuple(s["vertices"]),
                     (s["grid"][0], s["grid"][1]),
                     tuple(Tile(t["host"], (t["rows"][0], t["rows"][1]), (t["columns"][0], t["columns"][1])) for t in s["tiles"]),
+                    bool(s.get("stealing", False)),
+                    bool(s.get("reuse", False)),
+                    s.get("handover", "leader"),
                 )
                 for s in raw["stacks"]
             )
+            if any(stack.handover not in get_args(Handover) for stack in stacks):
+                raise PlanError(f"a stack is handed over to {', '.join(get_args(Handover))}")
             tiers = tuple(raw["tiers"])
             if any(tier not in RANK for tier in (*tiers, *raw["hosts"])):
                 raise PlanError(f"tiers are {', '.join(TIERS)}")

@@ -21,13 +21,14 @@ class Step:
     """Vertices that run together without interruption on one host, or (`stack` is not None) in tiles on several.
 
     `inputs`: tensors from outside the step; `outputs`: tensors that somebody outside the step needs. Ascending.
-    `stack` is the index into `plan.stacks`.
+    `stack` is the index into `plan.stacks`, `stacks` all of them where several hand over to one another without the leader.
     """
 
     vertices: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     stack: int | None = None
+    stacks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +96,25 @@ def lower(graph: LayerGraph, plan: Plan, route: Route = "relay") -> dict[Tier, P
 
 
 def _steps(graph: LayerGraph, plan: Plan, part: tuple[int, ...]) -> tuple[Step, ...]:
-    """Cut a tier's vertices into steps: a stack is a step; any other step ends where a tensor appears that leaves the tier."""
-    stack_of = {v: i for i, stack in enumerate(plan.stacks) for v in stack.vertices}
+    """Cut a tier's vertices into steps: a stack (or a chain of them) is a step; any other step ends where a tensor appears that
+    leaves the tier."""
+    chain_of = {v: chain for chain in plan.chains() for i in chain for v in plan.stacks[i].vertices}
     leaves = {v for v in part if v in graph.outputs or any(plan.tiers[s] != plan.tiers[v] for s in graph.successors[v])}
     waits = {v for v in part if any(plan.tiers[p] != plan.tiers[v] for p in graph[v].inputs)}
-    steps: list[tuple[tuple[int, ...], int | None]] = []
+    steps: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     run: list[int] = []
 
     def close() -> None:
         if run:
-            steps.append((tuple(run), None))
+            steps.append((tuple(run), ()))
             run.clear()
 
     for v in part:
-        stack = stack_of.get(v)
-        if stack is not None:
-            if v == plan.stacks[stack].output:
+        chain = chain_of.get(v)
+        if chain is not None:
+            if v == plan.stacks[chain[-1]].output:
                 close()
-                steps.append((plan.stacks[stack].vertices, stack))
+                steps.append((tuple(sorted(u for i in chain for u in plan.stacks[i].vertices)), chain))
             continue
         if v in waits:
             close()
@@ -120,4 +122,6 @@ def _steps(graph: LayerGraph, plan: Plan, part: tuple[int, ...]) -> tuple[Step, 
         if v in leaves:
             close()
     close()
-    return tuple(Step(vertices, *graph.boundary(vertices), stack=stack) for vertices, stack in steps)
+    return tuple(
+        Step(vertices, *graph.boundary(vertices), stack=chain[0] if chain else None, stacks=chain) for vertices, chain in steps
+    )

@@ -6,7 +6,7 @@ done, failed and report go to the channel that sent the last `configure`.
 | kind        | direction | fields                                                              | payloads      |
 |-------------|-----------|---------------------------------------------------------------------|---------------|
 | configure   | o -> a    | id, peers {host: address}, mode, tensors, route, input_encoding     |               |
-| install     | o -> a    | id, plan {..}, steps_s {tier: [s per step]}, tiles_s [[s per tile] per stack] |     |
+| install     | o -> a    | id, plan {..}, steps_s {tier: [s per step]}, tiles_s [[s per tile] per stack], vertices_s |     |
 | retire      | o -> a    | epoch (dropped once its last request is done)                       |               |
 | share       | o -> a    | cpu_share (multiplies the host's modelled speed from now on)        |               |
 | submit      | o -> a    | request, epoch, input (seed of the image), deadline_s (device only) |               |
@@ -24,9 +24,10 @@ done, failed and report go to the channel that sent the last `configure`.
 | report      | a -> o    | request, epoch, host, records [..], bytes_sent, bytes_received      |               |
 
 `install` goes to every host of the plan, tile hosts included. In `steps_s` the entry of a stack step is not used (its tiles have
-their own times, at the speed of the host that runs them). Every request ends with exactly one `done` or `failed`, from its
-device; every host that took part sends exactly one `report`, when it is through with the request (the device's comes before
-`done`). A request that a host refuses to start (`submit` without a plan, say) ends with `failed` like any other.
+their own times, at the speed of the host that runs them). `vertices_s` may be left out: for stacks whose tiles are fetched,
+{host: [[fixed s, s for the whole map] per vertex]}, null for the others. Every request ends with exactly one `done` or `failed`,
+from its device; every host that took part sends exactly one `report`, when it is through with the request (the device's comes
+before `done`). A request that a host refuses to start (`submit` without a plan, say) ends with `failed` like any other.
 
 Answers in `ok`: probe -> rtt_s, one_way_s (sent_at to received_at at the peer), bytes, end (received_at) and gap_s (end minus
 received_at of the message before it on its connection; shorter than its way means that it queued behind that one);
@@ -41,6 +42,11 @@ Data plane (agent -> agent, on the shaped links; one connection per ordered pair
 | tensor    | request, epoch, vertex, device          | the tensor                                   |
 | tile      | request, epoch, stack, tile, leader     | read regions, by ascending vertex            |
 | tile_done | request, epoch, stack, tile             | the tile of the output map                   |
+| halo      | request, epoch, stack, tile, leader, to | a part of a tile for the next stacks' tiles  |
+| offer     | request, epoch, stack, leader           | (there are tiles to be fetched)              |
+| steal     | request, epoch, stack                   | (an idle host asks for a tile)               |
+| over      | request, epoch, stack, leader           | (no more tiles to be fetched)                |
+| left      | request, epoch, stack                   | (understood: no more `steal` will come)      |
 | answer    | request, epoch, vertex                  | an output of the model, to the device        |
 | failure   | request, epoch, error, text             | (to the device: the request cannot be done)  |
 | cancel    | request, epoch                          | (from the device: the request has failed)    |
@@ -50,11 +56,17 @@ Data plane (agent -> agent, on the shaped links; one connection per ordered pair
 | kept      | id, vertices, sizes, start, end         | (to the sender: these are in use)            |
 | refused   | id, error, text                         | (last words before a connection is closed)   |
 
+Tiles that are fetched (`Stack.stealing`, `Stack.reuse`): a `tile` is the answer to `steal`, and has two more fields: given
+[[vertex, top, bottom, left, right], ..], whose payloads follow the read regions, and keep [..], whose payloads follow the tile in
+`tile_done`.
+A `halo` for another host than the receiver is passed on (`Stack.handover` "relay").
+
 Records of a report (times are event-loop seconds of the reporting host)
 
 | what     | fields                                                                                  |
 |----------|-----------------------------------------------------------------------------------------|
-| compute  | step or (stack, tile); vertices; queued_s; start; end; modelled_s; overrun_s            |
+| compute  | step or (stack, tile); vertices; queued_s; start; end; modelled_s; overrun_s; for a tile |
+|          | that was fetched also positions (how many of each vertex's map were computed)           |
 | transfer | peer (sender), kind, vertex or (stack, tile), start (sent_at), end, bytes               |
 """
 
@@ -89,6 +101,11 @@ DATA_KINDS: Final = (
     "tensor",
     "tile",
     "tile_done",
+    "halo",
+    "offer",
+    "steal",
+    "over",
+    "left",
     "answer",
     "failure",
     "cancel",
@@ -124,6 +141,11 @@ FIELDS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     "tensor": {**_REQUEST, "vertex": (int,), "device": (str,)},
     "tile": {**_REQUEST, "stack": (int,), "tile": (int,), "leader": (str,)},
     "tile_done": {**_REQUEST, "stack": (int,), "tile": (int,)},
+    "halo": {**_REQUEST, "stack": (int,), "tile": (int,), "leader": (str,), "to": (str,)},
+    "offer": {**_REQUEST, "stack": (int,), "leader": (str,)},
+    "steal": {**_REQUEST, "stack": (int,)},
+    "over": {**_REQUEST, "stack": (int,), "leader": (str,)},
+    "left": {**_REQUEST, "stack": (int,)},
     "answer": {**_REQUEST, "vertex": (int,)},
     "failure": {**_REQUEST, "error": (str,), "text": (str,)},
     "cancel": _REQUEST,

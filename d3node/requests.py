@@ -19,6 +19,7 @@ from d3node.execute import Hand, Key, Lead, Origin, Request
 from d3node.graph import INPUT
 from d3node.install import Epoch
 from d3node.links import Sender
+from d3node.stealing import Thief
 from d3node.wire import payload_bytes
 
 log = logging.getLogger("d3node.requests")
@@ -76,6 +77,7 @@ class Requests:
         self._parked_bytes = 0
         self._images: dict[tuple[str, str, int], Payload] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+        self.thief = Thief(compute)
 
     # -- what the orchestrator asks for --------------------------------------------------------------------------------------
 
@@ -152,7 +154,12 @@ class Requests:
             if lead is None and (lead := self._new_lead(key, peer, message)) is None:
                 return
             lead.receive(peer, message)
-        elif kind == "tile":
+        elif kind in ("steal", "left"):
+            if lead is not None:
+                lead.asked(peer, message)
+        elif kind == "halo" and lead is not None:
+            lead.halo(peer, message)
+        elif kind in ("tile", "halo", "offer", "over"):
             hand = self._hands.get(key)
             if hand is None and (hand := self._new_hand(key, peer, message)) is None:
                 return
@@ -212,7 +219,7 @@ class Requests:
         epoch = request.epoch
         helpers: set[str] = set()
         if isinstance(request, Lead):
-            helpers = {work.host for step in epoch.steps for work in step.tiles}
+            helpers = {helper for step in epoch.steps for helper in step.helpers}
         if isinstance(request, Origin):
             self.totals.failed += 1
             self._emit(
@@ -263,6 +270,7 @@ class Requests:
 
     def _end(self, request: Request) -> None:
         request.ended = True
+        self.thief.forget(request)
         if isinstance(request, Origin) and request.deadline is not None:
             request.deadline.cancel()
         table: dict[Key, Any] = self._hands if isinstance(request, Hand) else self._leads
@@ -285,9 +293,11 @@ class Requests:
         epoch = self._epoch_of(key, peer, message)
         if epoch is None:
             return None
-        if not epoch.tiles or peer != epoch.plan.hosts["edge"]:
+        leader = epoch.plan.hosts["edge"]
+        from_peer = message.kind == "halo" and epoch.chains and peer in epoch.hosts
+        if not (epoch.tiles or epoch.pools) or not (peer == leader or from_peer):
             raise ProtocolError(f"{self.name} computes no tiles for {peer} in epoch {key[0]}")
-        hand = Hand(self, epoch, key[1], peer)
+        hand = Hand(self, epoch, key[1], leader)
         self._register(self._hands, hand)
         return hand
 
@@ -340,7 +350,7 @@ class Requests:
         lead = self._leads.get(key)
         if lead is not None and not isinstance(lead, Origin):
             self._drop(lead)
-            for host in sorted({work.host for step in lead.epoch.steps for work in step.tiles} - {self.name}):
+            for host in sorted({helper for step in lead.epoch.steps for helper in step.helpers}):
                 self._post(host, Message("cancel", lead.fields()), None)
 
     def _drop(self, request: Request) -> None:

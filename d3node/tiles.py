@@ -16,9 +16,10 @@ from torch import Tensor
 from d3node.errors import ComputeError
 from d3node.graph import LayerGraph, Pair, Spatial
 from d3node.instructions import Code, Constant, Instruction, Program, run, settled
-from d3node.intervals import Box, TileRegion, area, needed, reverse, unclipped
+from d3node.intervals import Box, TileRegion, area, intersection, needed, reverse, unclipped
 from d3node.operators import base_name, constant_padding, pair
 from d3node.parts import checked
+from d3node.reuse import PartialRegion
 
 NOTHING: Box = ((0, 0), (0, 0))
 
@@ -77,6 +78,55 @@ def run_tile(program: Program, vertices: Sequence[int], region: TileRegion, piec
     return held[output][0]
 
 
+def run_partial(
+    program: Program,
+    vertices: Sequence[int],
+    region: PartialRegion,
+    pieces: Sequence[Tensor],
+    given: Sequence[tuple[int, Box, Tensor]],
+    keep: Sequence[tuple[int, Box]],
+) -> tuple[Tensor, list[Tensor]]:
+    """A tile of which parts of inner maps are given (`d3node.reuse`), and the parts of its own inner maps that are to be kept.
+
+    `pieces` are the `region.read` of the tensors from outside, by ascending vertex. Raises ComputeError for what does not fit.
+    """
+    graph = program.graph
+    held: dict[int, tuple[Tensor, Box]] = {}
+    if len(pieces) != len(region.read):
+        raise ComputeError(f"a tile of {graph.name!r} got {len(pieces)} pieces instead of {len(region.read)}")
+    for (u, box), piece in zip(region.read.items(), pieces, strict=True):
+        box = box if area(box) else NOTHING
+        expected = (*graph[u].output_shape[:2], *_sizes(box))
+        if tuple(piece.shape) != expected:
+            raise ComputeError(f"a piece of {graph[u].name!r} (vertex {u}) has shape {tuple(piece.shape)} instead of {expected}")
+        held[u] = settled(piece), box
+    dtype = pieces[0].dtype
+    kept: dict[int, Tensor] = {}
+    last = {u: v for v in vertices for u in graph[v].inputs}
+    with torch.inference_mode():
+        for v in vertices:
+            box = region.fresh[v]
+            parts = [(part, tensor) for u, part, tensor in given if u == v]
+            if area(box):
+                try:
+                    made = _vertex(program, v, box, held, dtype)
+                except (RuntimeError, ValueError, TypeError) as error:
+                    raise ComputeError(f"a tile of {graph[v].name!r} (vertex {v}) of {graph.name!r} failed: {error}") from error
+                if box == region.held[v]:
+                    held[v] = made, box
+                else:
+                    held[v] = patch(graph, v, region.held[v], [(box, made), *parts]), region.held[v]
+            elif area(region.held[v]):
+                held[v] = patch(graph, v, region.held[v], parts), region.held[v]
+            for i, (u, part) in enumerate(keep):
+                if u == v:
+                    kept[i] = _cut(*held[v], part).contiguous().clone()
+            for u in graph[v].inputs:
+                if last[u] == v:
+                    held.pop(u, None)
+    return held[vertices[-1]][0], [kept[i] for i in range(len(keep))]
+
+
 def assemble(program: Program, vertex: int, boxes: Sequence[Box], tiles: Sequence[Tensor]) -> Tensor:
     """The whole map of a vertex from its tiles. Raises ComputeError unless they fit and cover every position once."""
     shape = program.graph[vertex].output_shape
@@ -92,6 +142,25 @@ def assemble(program: Program, vertex: int, boxes: Sequence[Box], tiles: Sequenc
         (top, bottom), (left, right) = box
         whole[..., top:bottom, left:right] = tile
     return whole
+
+
+def patch(graph: LayerGraph, vertex: int, region: Box, parts: Sequence[tuple[Box, Tensor]]) -> Tensor:
+    """A region of a vertex's map from tensors that hold parts of it (which may overlap, and reach beyond it), in memory of its
+    own. Raises ComputeError where they leave something of the region out."""
+    rows, columns = _sizes(region if area(region) else NOTHING)
+    shape = (*graph[vertex].output_shape[:-2], rows, columns)
+    made = torch.empty(shape, dtype=parts[0][1].dtype if parts else torch.float32)
+    missing = torch.ones((rows, columns), dtype=torch.bool)
+    (top, _), (left, _) = region
+    for box, tensor in parts:
+        common = intersection(box, region)
+        if area(common):
+            rows_here, columns_here = (slice(a - start, z - start) for (a, z), start in zip(common, (top, left), strict=True))
+            made[..., rows_here, columns_here] = _cut(tensor, box, common)
+            missing[rows_here, columns_here] = False
+    if missing.any():
+        raise ComputeError(f"parts of {graph[vertex].name!r} (vertex {vertex}) leave some of rows and columns {region} out")
+    return made
 
 
 def _vertex(program: Program, v: int, box: Box, held: Mapping[int, tuple[Tensor, Box]], dtype: torch.dtype) -> Tensor:

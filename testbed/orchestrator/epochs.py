@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from d3node.graph import LayerGraph
 from d3node.plan import Plan, Tier
@@ -62,7 +63,9 @@ class Epochs:
         hosts = tuple(dict.fromkeys(named))
         prices = price(graph, plan, programs, truth)
         # `notes` are the planner's own and may hold anything; agents have no use for them.
-        fields = {"plan": {**plan.to_dict(), "notes": {}}, "steps_s": prices.steps_s, "tiles_s": prices.tiles_s}
+        fields: dict[str, Any] = {"plan": {**plan.to_dict(), "notes": {}}, "steps_s": prices.steps_s, "tiles_s": prices.tiles_s}
+        if any(stack.pooled for stack in plan.stacks):
+            fields["vertices_s"] = prices.vertices_s
         await self.fleet.call_all(hosts, "install", dict.fromkeys(hosts, fields))
         epoch = Epoch(plan, programs, hosts, reporting)
         self.installed[epoch.number] = epoch

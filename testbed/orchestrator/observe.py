@@ -277,11 +277,14 @@ class Observer:
 
     def _reference_s(self, epoch: Epoch, tier: Tier, host: str, record: dict[str, Any]) -> float:
         """Seconds that a step or tile should take on the tier's reference host."""
+        told = self._model.told_costs
+        if "positions" in record:  # a tile that was fetched: by whom, and how much of it, is different every time
+            maps = [(v, n / (self._model.graph[v].rows * self._model.graph[v].columns)) for v, n in _positions(record)]
+            return sum(told.vertex_s(v, tier, None, share) for v, share in maps)
         tiled = "tile" in record
         key = (epoch.number, tier, record["stack"], record["tile"]) if tiled else (epoch.number, tier, record["step"])
         found = self._reference.get(key)
         if found is None:
-            told = self._model.told_costs
             if tiled:
                 stack = epoch.plan.stacks[record["stack"]]
                 seconds = stack_seconds(self._model.graph, stack, told)[record["tile"]]
@@ -290,6 +293,11 @@ class Observer:
                 found = told.run_s(record["vertices"], tier)
             self._reference[key] = found
         return found
+
+
+def _positions(record: dict[str, Any]) -> list[tuple[int, int]]:
+    """(vertex, positions) of what a fetched tile really computed."""
+    return [(v, n) for v, n in zip(record["vertices"], record["positions"], strict=True) if n]
 
 
 def _is_news(value: float, told: float, settled: float = SETTLED) -> bool:
