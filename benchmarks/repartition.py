@@ -30,13 +30,22 @@ from testbed.planners.base import Change, Decision, Planner, Problem
 from testbed.scenario.load import load
 from testbed.scenario.schema import Scenario
 
-TITLE = "Re-partition under traces (replan.toml, sim, sizes only): partial, full and no re-planning"
+TITLE = "Re-partition under traces (replan.toml, sim, sizes only): partial, full and no re-planning, and options beside D3's"
 ROOT = Path(__file__).resolve().parent.parent
 SCENARIO = ROOT / "topologies" / "replan.toml"
 RECORDED = ("mahimahi/Verizon-LTE-short.up", "solis-wifi/wifi_office_231114-160442.txt")
 SHIPPED = ("lte-like", "wifi-office-like")
 REQUESTS = 200
 WAYS = (("never", "estimated"), ("partial", "estimated"), ("full", "estimated"), ("partial", "true"), ("full", "true"))
+BEYOND: dict[str, tuple[str, ...]] = {
+    "hysteresis 3 %": ("planning.hysteresis=0.03",),
+    "hysteresis 10 %": ("planning.hysteresis=0.1",),
+    "cusum": ("planning.detector=cusum",),
+    "cusum, 3 samples": ("planning.detector=cusum", "planning.samples=3"),
+    "cache of 32 plans": ("planning.plan_cache=32",),
+    "all three": ("planning.detector=cusum", "planning.hysteresis=0.03", "planning.plan_cache=32"),
+}
+"""Options beside D3's, on top of partial re-planning from estimates."""
 RATES_MBPS = (1.0, 7.0, 13.0, 30.0)
 """One for each pair of plans that the two models have in this scenario between 0.3 and 40 Mbit/s."""
 
@@ -137,11 +146,14 @@ def run() -> list[dict[str, Any]]:
     rows = []
     for trace in traces():
         found = {way: {pair.model: pair for pair in measure(trace, *way)} for way in WAYS}
+        beyond = {name: {p.model: p for p in measure(trace, "partial", "estimated", *words)} for name, words in BEYOND.items()}
         bound = bounds(trace)
         for model, bound_s in bound.items():
             for way, pairs in found.items():
                 full = found["full", way[1]][model] if way[0] == "partial" else None
                 rows.append(row(trace, way, pairs[model], full))
+            for name, pairs in beyond.items():
+                rows.append(row(trace, (name, "estimated"), pairs[model], found["full", "estimated"][model]))
             empty = dict.fromkeys(rows[-1], "")
             known = {"trace": Path(trace).name, "model": model, "re-plan": "bound", "knows": "hindsight"}
             rows.append({**empty, **known, "mean ms": round(bound_s * 1e3, 1)})

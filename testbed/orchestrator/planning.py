@@ -10,15 +10,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from d3node.errors import PlanError
+from d3node.plan import Plan
 from testbed.costs.network import NetworkState
 from testbed.errors import RunError, TestbedError
 from testbed.orchestrator.epochs import Epoch, Epochs
 from testbed.orchestrator.observe import Observer, Pair
-from testbed.orchestrator.trigger import Key, Trigger
+from testbed.orchestrator.plan_cache import PlanCache
+from testbed.orchestrator.trigger import Cusum, Key, Trigger
 from testbed.orchestrator.walltime import timed
 from testbed.orchestrator.world import ModelFacts, Site
 from testbed.planners.base import Change, Decision, Planner, Problem
 from testbed.planners.evaluate import critical_path
+from testbed.planners.objective import objective_s
 from testbed.scenario.schema import PlanningTable
 
 Record = Callable[[dict[str, Any]], None]
@@ -49,7 +52,8 @@ class DevicePlanner:
         self._epochs = epochs
         self._record = record
         self._requests_per_s = requests_per_s
-        self._trigger = Trigger(table.band, table.samples)
+        self._trigger = (Cusum if table.detector == "cusum" else Trigger)(table.band, table.samples)
+        self._cache = PlanCache(table.plan_cache, table.band)
         self._epoch: Epoch | None = None
         self._deciding = asyncio.Lock()
         self.absent: Mapping[str, frozenset[int]] = {}
@@ -109,10 +113,19 @@ class DevicePlanner:
 
     async def _adopt(self, problem: Problem, change: Change | None, reason: str) -> None:
         values = self._observer.values(self._site)
-        decision, seconds = await self._ask(problem, change)
+        cache = (
+            self._cache if not problem.absent else PlanCache(0, self._table.band)
+        )  # no plan is for later while weights come in
+        known, seconds = timed(lambda: cache.find(values))
+        if known is None:
+            decision, seconds = await self._ask(problem, change)
+            cache.keep(values, decision.plan)
+        else:
+            decision = Decision(known, objective_s(problem, known), frozenset())
         self._trigger.reset(values, change if self._table.replan == "partial" else None)
         current = self._epoch
-        installed = current is None or not decision.plan.same_placement(current.plan)
+        differs = current is None or not decision.plan.same_placement(current.plan)
+        installed = differs and (current is None or change is None or self._is_worth_it(problem, decision.plan, current.plan))
         if installed:
             try:
                 self._epoch = await self._epochs.install(self._model.graph, decision.plan, self._model.true_costs)
@@ -120,7 +133,22 @@ class DevicePlanner:
                 raise RunError(f"planner {self._name!r} made an illegal plan for {self._model.name!r}: {error}") from error
             if current is not None:
                 self._epochs.supersede(current)
-        self._record(self._account(problem, decision, change, reason, seconds, installed))
+        how = "cache" if known is not None else "full" if change is None else self._table.replan
+        self._record(
+            {
+                **self._account(problem, decision, change, reason, seconds),
+                "replan": how,
+                "installed": installed,
+                "held": differs and not installed,
+                "plan": self.epoch.plan.to_dict() if installed else None,
+            }
+        )
+
+    def _is_worth_it(self, problem: Problem, new: Plan, current: Plan) -> bool:
+        """Whether a new plan is better than the present one, both as the planner sees the world now, by the hysteresis."""
+        if self._table.hysteresis == 0.0:
+            return True
+        return critical_path(problem, new).latency_s < (1.0 - self._table.hysteresis) * critical_path(problem, current).latency_s
 
     async def _ask(self, problem: Problem, change: Change | None) -> tuple[Decision, float]:
         """Ask the planner, beside the event loop where its clock is real, so that replay and requests go on meanwhile."""
@@ -136,7 +164,7 @@ class DevicePlanner:
             raise RunError(f"planner {self._name!r} failed on {self._model.name!r}: {what}") from error
 
     def _account(
-        self, problem: Problem, decision: Decision, change: Change | None, reason: str, seconds: float, installed: bool
+        self, problem: Problem, decision: Decision, change: Change | None, reason: str, seconds: float
     ) -> dict[str, Any]:
         plan = self.epoch.plan
         predicted = critical_path(problem, plan)
@@ -144,9 +172,7 @@ class DevicePlanner:
             "device": self._site.device,
             "epoch": plan.epoch,
             "reason": reason,
-            "replan": "full" if change is None else self._table.replan,
             "change": None if change is None else _plain(change),
-            "installed": installed,
             "touched": sorted(decision.touched),
             "vertices": len(problem.graph),
             "planning_time_s": seconds,
@@ -154,7 +180,6 @@ class DevicePlanner:
             "predicted_latency_s": predicted.latency_s,
             "predicted_backbone_bytes": predicted.backbone_bytes,
             "values": {f"{kind}:{name}": value for (kind, name), value in self._trigger.values.items()},
-            "plan": plan.to_dict() if installed else None,
         }
 
 

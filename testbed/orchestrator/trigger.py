@@ -1,10 +1,12 @@
-"""When to ask a planner again: a value left its band around what the plan was made with, for k samples in a row.
+"""When to ask a planner again: a value left its band around what the plan was made with, for k samples in a row (D3), or what
+samples are away from it adds up (CUSUM: ours, after Page, Biometrika 41, 1954).
 
 What the values are, and how they are measured, is `observe.py`'s business; what is done about it, `planning.py`'s.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -27,7 +29,7 @@ class Trigger:
     band: float
     samples: int
     values: dict[Key, float] = field(default_factory=dict)
-    _outside: dict[Key, int] = field(default_factory=dict)
+    _evidence: dict[Key, float] = field(default_factory=dict)
 
     def reset(self, values: Mapping[Key, float], acted_on: Change | None = None) -> None:
         """A plan was made with these values: they are the centre of the bands from now on.
@@ -39,7 +41,7 @@ class Trigger:
             self.values = dict(values)
         else:
             self.values.update({key: value for key, value in values.items() if key not in self.values or _in(key, acted_on)})
-        self._outside.clear()
+        self._evidence.clear()
 
     def outside(self, key: Key, value: float) -> bool:
         """Whether a value lies outside its band; a key without a reference never does."""
@@ -61,13 +63,14 @@ class Trigger:
                 continue
             if key not in self.values:
                 self.values[key] = value
-            if self.outside(key, value):
-                self._outside[key] = self._outside.get(key, 0) + 1
+            evidence = self.weigh(key, value)
+            if evidence > 0.0:
+                self._evidence[key] = evidence
             else:
-                self._outside.pop(key, None)
-        if not any(count >= self.samples for count in self._outside.values()):
+                self._evidence.pop(key, None)
+        if not any(evidence >= self.samples for evidence in self._evidence.values()):
             return None
-        keys = self._outside
+        keys = [key for key, evidence in self._evidence.items() if evidence >= 1.0]
         return Change(
             paths=frozenset(str(name) for kind, name in keys if kind in ("rate", "delay")),
             hosts=frozenset(str(name) for kind, name in keys if kind == "speed"),
@@ -76,8 +79,37 @@ class Trigger:
 
     @property
     def watching(self) -> bool:
-        """True when some key is outside its band at the moment."""
-        return bool(self._outside)
+        """True when something speaks for a change at the moment."""
+        return bool(self._evidence)
+
+    def weigh(self, key: Key, value: float) -> float:
+        """What speaks for a change of a value after this sample: how many in a row were outside its band."""
+        return self._evidence.get(key, 0.0) + 1.0 if self.outside(key, value) else 0.0
+
+
+@dataclass
+class Cusum(Trigger):
+    """Cumulative sums instead of samples in a row: a sample adds its log distance from the reference, in bands, less half a band.
+
+    So a value two bands away counts one and a half at once, one that stays a little inside the band counts, too, and noise around
+    the reference cancels out. A change is told when a sum reaches `samples`.
+    """
+
+    _sums: dict[Key, tuple[float, float]] = field(default_factory=dict)
+
+    def reset(self, values: Mapping[Key, float], acted_on: Change | None = None) -> None:
+        """As for `Trigger`; all sums start again."""
+        super().reset(values, acted_on)
+        self._sums.clear()
+
+    def weigh(self, key: Key, value: float) -> float:
+        """The larger of the sums upwards and downwards."""
+        floor, width = FLOOR[key[0]], math.log1p(max(self.band, 1e-9))
+        away = math.log(max(value, floor) / max(self.values[key], floor)) / width
+        up, down = self._sums.get(key, (0.0, 0.0))
+        up, down = max(0.0, up + away - 0.5), max(0.0, down - away - 0.5)
+        self._sums[key] = up, down
+        return max(up, down)
 
 
 def _in(key: Key, change: Change) -> bool:

@@ -130,6 +130,17 @@ class PlanningTable(Table):
     interval: Duration = Field(default=0.2, gt=0.0, description="period of the control loop", validate_default=False)
     band: Share = Field(default=0.2, description="relative change that counts", validate_default=False)
     samples: int = Field(default=2, ge=1, description="consecutive samples outside the band before a trigger")
+    detector: Literal["band", "cusum"] = Field(
+        default="band", description="what counts as a change: samples in a row outside the band, or their cumulative sum"
+    )
+    hysteresis: Share = Field(
+        default=0.0,
+        description="install a new plan only where its predicted latency is shorter than the present plan's by this share",
+        validate_default=False,
+    )
+    plan_cache: int = Field(
+        default=0, ge=0, description="plans kept by the state they were made for, to be used again without asking the planner"
+    )
     smoothing: float = Field(default=0.5, gt=0.0, le=1.0, description="weight of the newest sample in the estimate")
     probe_interval: Duration | None = Field(default=None, gt=0.0, description="active probes this often; none if absent")
     probe_size: Size = Field(default=65536.0, ge=1.0, description="bytes that a probe sends", validate_default=False)
