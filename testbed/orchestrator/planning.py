@@ -115,7 +115,7 @@ class DevicePlanner:
         values = self._observer.values(self._site)
         cache = (
             self._cache if not problem.absent else PlanCache(0, self._table.band)
-        )  # no plan is for later while weights come in
+        )  # weights are coming in
         known, seconds = timed(lambda: cache.find(values))
         if known is None:
             decision, seconds = await self._ask(problem, change)
