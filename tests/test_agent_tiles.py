@@ -68,7 +68,7 @@ async def install(agents: Rig, graph: LayerGraph, plan: Plan, scaled: dict[str, 
         {host: [[fixed, seconds]] * len(stack.vertices) for host, seconds in scaled.items()} for stack in plan.stacks
     ]
     fields["tiles_s"] = [[scaled.get(tile.host, 0.0) for tile in stack.tiles] for stack in plan.stacks]
-    for name in {h for h in plan.hosts.values()} | {tile.host for stack in plan.stacks for tile in stack.tiles}:
+    for name in set(plan.hosts.values()) | {tile.host for stack in plan.stacks for tile in stack.tiles}:
         reply = await agents.remotes[name].ask("install", **fields)
         assert reply.kind == "ok", reply
 
@@ -111,7 +111,8 @@ def tiles_of(found: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
 
 @pytest.mark.parametrize("handover", ["neighbours", "relay"])
 def test_halos_are_all_that_travels_between_the_first_layer_and_the_last(handover: Handover) -> None:
-    """Three strips of a 32x32 map of 3 channels, five 3x3 layers: two borders of one row each way, before every layer but the first."""
+    # Three strips of a 32x32 map of 3 channels, five 3x3 layers: two borders of one row each way, before
+    # every layer but the first.
 
     async def test(agents: Rig) -> None:
         plan = handed_over(GRAPH, range(1, 6), {"e1": 1.0, "e2": 1.0, "e3": 1.0}, handover)
@@ -131,7 +132,8 @@ def test_halos_are_all_that_travels_between_the_first_layer_and_the_last(handove
 
 
 def test_neighbours_wait_only_for_what_they_read() -> None:
-    """Five layers in strips of e1, e2, e3, of which e3 is slow: nobody waits for a barrier, but the delay spreads by a strip a layer."""
+    # Five layers in strips of e1, e2, e3, of which e3 is slow: nobody waits for a barrier, but the delay
+    # spreads by a strip a layer.
 
     async def test(agents: Rig) -> None:
         plan = handed_over(GRAPH, (1, 2, 3), {"e1": 1.0, "e2": 1.0, "e3": 1.0}, "neighbours")

@@ -113,9 +113,7 @@ class DevicePlanner:
 
     async def _adopt(self, problem: Problem, change: Change | None, reason: str) -> None:
         values = self._observer.values(self._site)
-        cache = (
-            self._cache if not problem.absent else PlanCache(0, self._table.band)
-        )  # weights are coming in
+        cache = self._cache if not problem.absent else PlanCache(0, self._table.band)  # weights are coming in
         known, seconds = timed(lambda: cache.find(values))
         if known is None:
             decision, seconds = await self._ask(problem, change)
