@@ -78,7 +78,7 @@ class Uploading:
                     f" to the same host {server}; set topology.devices = 1"
                 )
             self._jobs.append(_Job(device, server, planner, uploads.parts, problem.network))
-            planner.absent = {server: frozenset(v.index for v in graph if v.parameters)}
+            planner.absent = {server: frozenset(range(1, len(graph)))}
             self._held.append(server)
             await self._fleet.clients[server].call("hold", {"model": self._model.name, "vertices": []})
 
@@ -107,7 +107,8 @@ class Uploading:
             self._tasks.add(task)
             task.add_done_callback(lambda done, job=job, number=number: self._arrived(job, number, done))  # type: ignore[misc]
             reply = await asyncio.shield(task)
-            if lacking := set(part) - set(reply.fields["vertices"]):
+            weighty = {v for v in part if self._model.graph[v].parameters}
+            if lacking := weighty - set(reply.fields["vertices"]):
                 raise RunError(f"{job.server} did not take the weights of the vertices {sorted(lacking)} of {self._model.name!r}")
             away = job.planner.absent[job.server] - set(part)
             job.planner.absent = {job.server: away}

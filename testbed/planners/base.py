@@ -74,7 +74,6 @@ class Uploads:
 
     tier: Tier
     parts: tuple[tuple[int, ...], ...]
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable

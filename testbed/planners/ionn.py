@@ -145,8 +145,7 @@ class Ionn:
         tier = self._server(values)
         found = execution_graph(problem, tier)
         parts = self._parts(found, values)
-        vertices = tuple(tuple(v for i in part for v in found.blocks[i] if problem.graph[v].parameters) for part in parts)
-        return Uploads(tier, tuple(part for part in vertices if part), {"rounds": len(parts)})
+        return Uploads(tier, tuple(tuple(v for i in part for v in found.blocks[i]) for part in parts))
 
     def _parts(self, found: ExecutionGraph, values: dict[str, Any]) -> tuple[tuple[int, ...], ...]:
         return found.rounds(values["ionn_k"])
