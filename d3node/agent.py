@@ -306,6 +306,7 @@ class Agent:
             tiles_s=fields["tiles_s"] if modelled else None,
             vertices_s=fields.get("vertices_s") if modelled else None,
             threads=self.config.threads,
+            seed=int(fields.get("seed", 0)),
         )
         if unknown := [host for host in epoch.contacts if host not in self._peers]:
             raise PlanError(f"{self.config.name} was given no address of {', '.join(unknown)}, which the plan makes it send to")

@@ -13,6 +13,7 @@ from d3node.channel import Message, Payload
 from d3node.compute import ComputeQueue, Job
 from d3node.dealing import Dealing, Fetched
 from d3node.errors import ComputeError, ProtocolError
+from d3node.gate import Gate
 from d3node.graph import INPUT
 from d3node.handover import Chain, Halo, Superstep
 from d3node.install import Epoch, StepWork, TileWork
@@ -78,6 +79,9 @@ class Request:
         """Tell the world when nothing is left to do here."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """The request is over: nothing of it may come due any more."""
+
     def note_transfer(self, peer: str, message: Message, **what: Any) -> None:
         """Record how a message of this request travelled."""
         transfer = message.transfer
@@ -140,7 +144,8 @@ class Lead(Request):
         self._have: dict[int, Payload] = {}
         self._next = 0
         self._running = False
-        self._awaited = len(epoch.receives)
+        self.awaited = len(epoch.receives)
+        self.gate = Gate(self) if epoch.gated else None
         self._tiles: dict[int, Payload] = {}
         self._tiles_left = 0
         self._chain: Supersteps | None = None
@@ -149,14 +154,21 @@ class Lead(Request):
 
     def receive(self, peer: str, message: Message) -> None:
         """A tensor from a lower tier. Raises ProtocolError unless it is one that this host waits for."""
+        if self.gate is not None:
+            self.gate.receive(peer, message)
+            return
         vertex = message.fields["vertex"]
-        if vertex not in self.epoch.receives or vertex in self._have or not self._awaited:
+        if vertex not in self.epoch.receives or vertex in self._have or not self.awaited:
             raise ProtocolError(f"{self.world.name} does not wait for the tensor of vertex {vertex!r}")
         if len(message.payloads) != 1:
             raise ProtocolError("a tensor message carries one tensor")
         payload = check_like(message.payloads[0], self.epoch.sizes.whole[vertex], f"the tensor of vertex {vertex}")
-        self._awaited -= 1
+        self.awaited -= 1
         self.note_transfer(peer, message, vertex=vertex)
+        self.take(vertex, payload)
+
+    def take(self, vertex: int, payload: Payload) -> None:
+        """A tensor from elsewhere is here."""
         self.provide(vertex, payload)
         self.advance()
 
@@ -164,11 +176,30 @@ class Lead(Request):
         """A tensor exists here from now on: send it on, answer with it, keep it for the steps that read it."""
         epoch = self.epoch
         for host in epoch.sends.get(vertex, ()):
-            self.post(host, Message("tensor", self.fields(vertex=vertex, device=epoch.device), (payload,)))
+            if self.gate is None:
+                self.post(host, Message("tensor", self.fields(vertex=vertex, device=epoch.device), (payload,)))
+            else:
+                self.gate.send(host, vertex, payload)
         if vertex in epoch.answers:
             self.answer(vertex, payload)
         if vertex in epoch.wanted:
             self._have[vertex] = payload
+        if self.gate is not None and vertex in epoch.exits:
+            self.gate.decide(vertex, payload)
+
+    def conclude(self, exit_: int, payload: Payload, absent: list[str]) -> None:
+        """An exit decided here answers the request."""
+        fields = self.fields(vertex=self.epoch.plan.exits[exit_].vertex, exit=exit_, absent=absent)
+        self.post(self.epoch.device, Message("answer", fields, (payload,)))
+
+    def stop(self, awaited: int) -> None:
+        """Compute nothing more; so many tensors are still on their way here."""
+        self._next, self.awaited = len(self.epoch.steps), awaited
+        self._have.clear()
+
+    def close(self) -> None:
+        if self.gate is not None:
+            self.gate.close()
 
     def answer(self, vertex: int, payload: Payload) -> None:
         """One of the model's outputs, on its way to the device."""
@@ -183,6 +214,8 @@ class Lead(Request):
             self.check_finished()
             return
         step = steps[self._next]
+        if self.gate is not None and step.after > self.gate.passed:
+            return
         for vertex in step.inputs:
             if vertex not in self._have:
                 return
@@ -197,9 +230,10 @@ class Lead(Request):
             self._start_stack(step)
 
     def check_finished(self) -> None:
-        if self.ended or self._sending or self._awaited or self._helping or self._next < len(self.epoch.steps):
+        if self.ended or self._sending or self.awaited or self._helping or self._next < len(self.epoch.steps):
             return
-        self.world.finished(self)
+        if self.gate is None or self.gate.idle:
+            self.world.finished(self)
 
     # -- plain steps ---------------------------------------------------------------------------------------------------------
 
@@ -222,10 +256,13 @@ class Lead(Request):
         self._step_done(step, {v: sizes[v] for v in step.outputs} if job.result is None else job.result)
 
     def _step_done(self, step: StepWork, outputs: dict[int, Payload]) -> None:
+        self._running = False
+        if self.gate is not None and self.gate.stopped:  # an exit was decided without it
+            self.check_finished()
+            return
         for vertex in step.freed:
             del self._have[vertex]
         self._next += 1
-        self._running = False
         for vertex in step.outputs:
             self.provide(vertex, outputs[vertex])
             if self.ended:
@@ -395,11 +432,16 @@ class Origin(Lead):
         self.deadline_s = deadline_s
         self.deadline: asyncio.TimerHandle | None = None
         self._answers: dict[int, Payload] = {}
+        self.settled: dict[str, Any] | None = None
+        self._insurance: asyncio.TimerHandle | None = None
+        self._overdue = False
 
     def begin(self, payload: Payload) -> None:
         """The input is there: the request's time starts."""
         self.submitted_at = self.world.loop.time()
         self.deadline = self.world.loop.call_later(self.deadline_s, self._late)
+        if self.epoch.plan.fallback_s is not None:
+            self._insurance = self.world.loop.call_later(self.epoch.plan.fallback_s, self._insure)
         self.provide(INPUT, payload)
         self.advance()
 
@@ -415,13 +457,53 @@ class Origin(Lead):
             raise ProtocolError(f"{self.world.name} does not wait for an answer of vertex {vertex!r}")
         payload = check_like(message.payloads[0], self.epoch.sizes.whole[vertex], f"the answer of vertex {vertex}")
         self.note_transfer(peer, message, vertex=vertex)
-        self.answer(vertex, payload)
+        if (exits := self.epoch.plan.exits) and self.settled is None:
+            number, absent = message.fields["exit"], message.fields["absent"]
+            if number not in range(len(exits)) or exits[number].vertex != vertex:
+                raise ProtocolError(f"vertex {vertex!r} is not exit {number!r} of the plan")
+            self.conclude(number, payload, [str(host) for host in absent])
+        elif not exits:
+            self.answer(vertex, payload)
+
+    def conclude(self, exit_: int, payload: Payload, absent: list[str], fallback: bool = False) -> None:
+        """The request has its answer. It ends once what it has posted is handed to the network, so that all bytes are counted;
+        with the answer to fall back on, at once."""
+        self._answers = {self.epoch.plan.exits[exit_].vertex: payload}
+        now = self.world.loop.time()
+        self.settled = {"done_at": now, "exit": exit_, "absent": absent, "fallback": fallback}
+        self.close()
+        if fallback:
+            self.world.finished(self)
+        else:
+            self.check_finished()
 
     def check_finished(self) -> None:
         """Only the answer finishes a request on its device."""
+        if self.settled is not None and not self.ended and not self._sending:
+            self.world.finished(self)
+
+    def close(self) -> None:
+        super().close()
+        for timer in (self.deadline, self._insurance):
+            if timer is not None:
+                timer.cancel()
+
+    def fall_back(self) -> bool:
+        """Answer with the last exit of the device's own, if the plan allows it and there is one yet."""
+        if self.epoch.plan.fallback_s is None or self.gate is None or self.gate.insurance is None or self.settled is not None:
+            return False
+        number, payload = self.gate.insurance
+        self.gate.stopped = True
+        self.conclude(number, payload, [], fallback=True)
+        return True
+
+    def _insure(self) -> None:
+        self._overdue = not self.fall_back()
 
     def done(self) -> Message:
         """The request's end in success."""
+        if self.settled is not None:
+            return Message("done", self.fields(submitted_at=self.submitted_at, **self.settled), tuple(self._answers.values()))
         answers = tuple(self._answers[v] for v in self.epoch.graph.outputs)
         return Message("done", self.fields(submitted_at=self.submitted_at, done_at=self.world.loop.time()), answers)
 

@@ -17,7 +17,7 @@ from d3node.intervals import Box
 from d3node.numerics import Encoding, Numerics, RunnableModel, Sizes
 from d3node.plan import Plan, Tier
 from d3node.pool import Geometry
-from d3node.program import Route, Step, lower
+from d3node.program import Route, Step, lower_all
 from d3node.stealing import PoolWork, rates_of
 from d3node.supersteps import ChainWork, work_of
 
@@ -53,6 +53,7 @@ class StepWork:
     helpers: tuple[str, ...] = ()
     chain: tuple[ChainWork, Chain] | None = None
     pool: PoolWork | None = None
+    after: int = 0
 
 
 @dataclass(slots=True)
@@ -62,6 +63,10 @@ class Epoch:
     `tier` is the tier that this host leads, if any; `wanted`: vertices whose tensors a step here reads; `tiles`: the tiles that
     this host computes for another leader, by (stack, tile), `chains` (by each of their stacks) and `pools` those that are not
     simply sent and returned; `hosts`: everybody who takes part; `contacts`: whom it sends to.
+
+    Of exits (`d3node.program.Program`): `exits` decided here, by vertex; `passed`; `tells` by exit; `after` by (vertex, host)
+    for sends that wait for exits, `due` by vertex for arrivals that do. `contributors`: other devices of the plan; `seed`
+    decides exits where only sizes travel; `blanks`: what blank views make of a vertex, once computed.
     """
 
     number: int
@@ -84,6 +89,20 @@ class Epoch:
     active: int = 0
     retired: bool = False
     images: dict[int, Payload] = field(default_factory=dict)
+    exits: dict[int, int] = field(default_factory=dict)
+    passed: int = 0
+    tells: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    after: dict[tuple[int, str], int] = field(default_factory=dict)
+    due: dict[int, int] = field(default_factory=dict)
+    contributors: frozenset[str] = frozenset()
+    seed: int = 0
+    blanks: dict[int, Payload] = field(default_factory=dict)
+
+    @property
+    def gated(self) -> bool:
+        """Whether requests need a `d3node.gate.Gate`."""
+        plan = self.plan
+        return bool(plan.exits) or plan.coding != "float32" or plan.patience_s is not None
 
 
 def compile_epoch(
@@ -97,13 +116,14 @@ def compile_epoch(
     tiles_s: Sequence[Sequence[float]] | None,
     vertices_s: Sequence[Mapping[str, Any] | None] | None = None,
     threads: int = 1,
+    seed: int = 0,
 ) -> Epoch:
     """Work out a host's share of a plan. Times None: measured. Raises PlanError for an illegal plan or unfitting times."""
     numerics = None if isinstance(model, LayerGraph) else Numerics(model, encoding, threads)
     graph = model if isinstance(model, LayerGraph) else model.graph
     plan.check(graph)
-    programs = lower(graph, plan, route)
-    led = [program for program in programs.values() if program.host == host]
+    programs = lower_all(graph, plan, route)
+    led = [program for program in programs if program.host == host]
     if len(led) > 1:
         raise PlanError(f"host {host!r} leads {len(led)} tiers of the plan; a host can lead one")
     program = led[0] if led else None
@@ -147,7 +167,7 @@ def compile_epoch(
 
     steps: list[StepWork] = []
     if program is not None:
-        times = None if steps_s is None else steps_s.get(program.tier)
+        times = None if steps_s is None else steps_s.get(program.tier if host == plan.hosts[program.tier] else host)
         if steps_s is not None and (times is None or len(times) != len(program.steps)):
             given = "none" if times is None else str(len(times))
             raise PlanError(f"the {program.tier} part has {len(program.steps)} steps, but {given} of their times were given")
@@ -165,6 +185,7 @@ def compile_epoch(
                     freed=tuple(v for v in step.inputs if last[v] == i),
                     stack=step.stack,
                     **of_stack(step),
+                    after=step.after,
                 )
             )
     hand_tiles = {
@@ -194,7 +215,8 @@ def compile_epoch(
     contacts = {send.host for send in program.sends} if program else set()
     contacts |= {helper for step in steps for helper in step.helpers} | neighbours
     contacts |= {leader} if hand_tiles or pools else set()
-    contacts |= {device} if program and program.answers else set()
+    contacts |= {device} if program and (program.answers or program.exits) else set()
+    contacts |= {told for _, told in program.tells} if program else set()
     return Epoch(
         number=plan.epoch,
         plan=plan,
@@ -209,10 +231,17 @@ def compile_epoch(
         sends={v: tuple(hosts) for v, hosts in sends.items()},
         answers=frozenset(program.answers) if program else frozenset(),
         tiles=hand_tiles,
-        hosts=frozenset({p.host for p in programs.values()} | tile_hosts),
+        hosts=frozenset({p.host for p in programs} | tile_hosts),
         contacts=tuple(sorted(contacts - {host})),
         chains=chains,
         pools=pools,
+        exits={plan.exits[k].vertex: k for k in program.exits} if program else {},
+        passed=program.passed if program else 0,
+        tells={k: tuple(told for j, told in program.tells if j == k) for k in program.exits} if program else {},
+        after={(send.vertex, send.host): send.after for send in program.sends} if program else {},
+        due={send.vertex: send.after for p in programs for send in p.sends if send.host == host},
+        contributors=frozenset(host for _, host in plan.placed) - {device},
+        seed=seed,
     )
 
 

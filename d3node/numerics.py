@@ -116,6 +116,21 @@ class Numerics:
         with torch.inference_mode():
             return tuple(payload_of(tensor) for tensor in self.model.whole(self.model.input_of(self.model.image(seed))))
 
+    def blank(self, vertex: int) -> Payload:
+        """What a blank image (all zeros) makes of a vertex."""
+        import torch
+
+        graph, members, waiting = self.model.graph, set[int](), [vertex]
+        while waiting:
+            v = waiting.pop()
+            if v != INPUT and v not in members:
+                members.add(v)
+                waiting.extend(graph[v].inputs)
+        with torch.inference_mode():
+            blank = self.model.input_of(torch.zeros(graph[INPUT].output_shape, dtype=torch.uint8))
+            found = {INPUT: blank} if vertex == INPUT else self.model.run_part(sorted(members), {INPUT: blank})
+            return payload_of(found[vertex])
+
     def run_part(self, vertices: Sequence[int], payloads: Mapping[int, Payload]) -> dict[int, Payload]:
         """The boundary outputs of a part."""
         import torch

@@ -9,7 +9,9 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from d3node.codec import CODINGS, Coding
 from d3node.errors import PlanError
+from d3node.exits import METRICS, Exit, stages
 from d3node.graph import INPUT, LayerGraph, Pair
 
 Tier = Literal["device", "edge", "cloud"]
@@ -70,6 +72,13 @@ class Plan:
     `tiers[v]` is the tier of vertex v; `hosts` names the host that leads each of the three tiers for this device (its own
     name for "device"); `epoch` is unique within a run; `planner` and `model` are names. `two_way`: tensors may also flow back to
     the device (IONN); such a plan uses the device and one other tier, without stacks.
+
+    What lossy systems add (all may be left out). `exits`: outputs that may end the request, in the order in which they are
+    asked; the last answers in any case, and what none of them needs is not computed. Without them the answer is every output.
+    `coding`: how tensors cross between tiers (`d3node.codec`); `coded_bytes`: (vertex, expected size), where only sizes travel.
+    `placed`: (vertex, host) for vertices of the device tier that other devices compute, each from its own view of the input.
+    `patience_s`: how long a leading host waits for tensors of devices before it goes on with what blank views would have made.
+    `fallback_s`: after so long the device answers with the last of its own exits.
     """
 
     planner: str
@@ -80,6 +89,21 @@ class Plan:
     epoch: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
     two_way: bool = False
+    exits: tuple[Exit, ...] = ()
+    coding: Coding = "float32"
+    coded_bytes: tuple[Pair, ...] = ()
+    placed: tuple[tuple[int, str], ...] = ()
+    patience_s: float | None = None
+    fallback_s: float | None = None
+
+    @property
+    def lossless(self) -> bool:
+        """True when the plan promises the whole model's own answer."""
+        return not self.exits and self.coding == "float32"
+
+    def host_of(self, vertex: int) -> str:
+        """The host that computes a vertex (of a stack: that leads it)."""
+        return dict(self.placed).get(vertex, self.hosts[self.tiers[vertex]])
 
     def with_epoch(self, epoch: int) -> Plan:
         """The same plan under another epoch number."""
@@ -87,7 +111,13 @@ class Plan:
 
     def same_placement(self, other: Plan) -> bool:
         """True when nothing that a host does would differ."""
-        return self.tiers == other.tiers and self.stacks == other.stacks and self.hosts == other.hosts
+        return (
+            self.tiers == other.tiers
+            and self.stacks == other.stacks
+            and self.hosts == other.hosts
+            and (self.exits, self.coding, self.placed) == (other.exits, other.coding, other.placed)
+            and (self.patience_s, self.fallback_s) == (other.patience_s, other.fallback_s)
+        )
 
     def part(self, tier: Tier) -> tuple[int, ...]:
         """Vertices on a tier, ascending (the input vertex included for the device)."""
@@ -128,6 +158,45 @@ class Plan:
             taken.update(stack.vertices)
         for chain in self.chains():
             self._check_chain(graph, chain)
+        self._check_placed(graph)
+        if self.exits:
+            self._check_exits(graph)
+        if self.two_way and (self.exits or self.placed):
+            raise PlanError("a plan in which data flows both ways has no exits and one device")
+        if self.coding not in CODINGS:
+            raise PlanError(f"tensors can be coded as {', '.join(CODINGS)}, not as {self.coding!r}")
+        if self.fallback_s is not None and not any(self.tiers[e.vertex] == "device" for e in self.exits):
+            raise PlanError("a plan without an exit on the device has no answer of its own to fall back on")
+
+    def _check_placed(self, graph: LayerGraph) -> None:
+        """Other devices compute from their own view of the input, and send to higher tiers only."""
+        placed = dict(self.placed)
+        for v in placed:
+            if not INPUT < v < len(graph) or self.tiers[v] != "device":
+                raise PlanError(f"vertex {v} cannot be placed on another device: it is not on the device tier")
+        for producer, consumer in graph.edges if placed else ():
+            if producer != INPUT and self.tiers[consumer] == "device" and placed.get(producer) != placed.get(consumer):
+                raise PlanError(
+                    f"{graph[producer].name!r} and {graph[consumer].name!r} are on different devices; devices do not send to"
+                    " each other"
+                )
+
+    def _check_exits(self, graph: LayerGraph) -> None:
+        placed = dict(self.placed)
+        ranks = []
+        for exit_ in self.exits:
+            v = exit_.vertex
+            if v not in graph.outputs or v in placed or exit_.metric not in METRICS:
+                raise PlanError(f"vertex {v} is no output of {graph.name!r}, of a leading host, to exit from by {exit_.metric!r}")
+            if (exit_.threshold is None) != (exit_ is self.exits[-1]):
+                raise PlanError("the last exit of a plan, and no other, answers in any case (threshold null)")
+            ranks.append(RANK[self.tiers[v]])
+        stage = stages(graph, self.exits)
+        if [stage[e.vertex] for e in self.exits] != list(range(len(self.exits))) or ranks != sorted(ranks):
+            raise PlanError("exits must be given in the order in which the data reaches them, and not descend in tier")
+        for stack in self.stacks:
+            if len({stage[v] for v in stack.vertices}) > 1:
+                raise PlanError(f"stack ending in {graph[stack.output].name!r}: an exit branches off in the middle")
 
     def _check_stack(self, graph: LayerGraph, stack: Stack, taken: set[int]) -> None:
         label = f"stack ending in {graph[stack.output].name!r}"
@@ -206,6 +275,12 @@ class Plan:
                 epoch=int(raw["epoch"]),
                 notes=dict(raw.get("notes", {})),
                 two_way=bool(raw.get("two_way", False)),
+                exits=tuple(_exit(e) for e in raw.get("exits", ())),
+                coding=raw.get("coding", "float32"),
+                coded_bytes=tuple((int(v), int(n)) for v, n in raw.get("coded_bytes", ())),
+                placed=tuple((int(v), str(host)) for v, host in raw.get("placed", ())),
+                patience_s=_seconds(raw.get("patience_s")),
+                fallback_s=_seconds(raw.get("fallback_s")),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise PlanError(f"not a plan: {error!r}") from error
@@ -217,6 +292,17 @@ class Plan:
             return cls.from_dict(json.loads(text))
         except ValueError as error:
             raise PlanError(f"not a plan in JSON: {error}") from error
+
+
+def _exit(raw: dict[str, Any]) -> Exit:
+    threshold = raw["threshold"]
+    return Exit(
+        int(raw["vertex"]), raw["metric"], None if threshold is None else float(threshold), float(raw["rate"]), bool(raw["local"])
+    )
+
+
+def _seconds(raw: Any) -> float | None:
+    return None if raw is None else float(raw)
 
 
 def _overlap(tiles: tuple[Tile, ...]) -> bool:

@@ -19,15 +19,18 @@ done, failed and report go to the channel that sent the last `configure`.
 | shutdown    | o -> a    | id                                                                  |               |
 | ok          | a -> o    | id, and the answer's fields (see below)                             | whole: answer |
 | refused     | a -> o    | id, error (class name), text                                        |               |
-| done        | a -> o    | request, epoch, submitted_at, done_at                               | the answer    |
+| done        | a -> o    | request, epoch, submitted_at, done_at, exit, absent, fallback       | the answer    |
 | failed      | a -> o    | request, epoch, error (class name), text, submitted_at, done_at     |               |
 | report      | a -> o    | request, epoch, host, records [..], bytes_sent, bytes_received      |               |
 
-`install` goes to every host of the plan, tile hosts included. In `steps_s` the entry of a stack step is not used (its tiles have
-their own times, at the speed of the host that runs them). `vertices_s` may be left out: for stacks whose tiles are fetched,
-{host: [[fixed s, s for the whole map] per vertex]}, null for the others. Every request ends with exactly one `done` or `failed`,
-from its device; every host that took part sends exactly one `report`, when it is through with the request (the device's comes
-before `done`). A request that a host refuses to start (`submit` without a plan, say) ends with `failed` like any other.
+`install` goes to every host of the plan, tile hosts included. In `steps_s` the entry of a stack step is not used (its tiles
+have their own times, at the speed of the host that runs them). `vertices_s` may be left out: for stacks whose tiles are
+fetched, {host: [[fixed s, s for the whole map] per vertex]}, null for the others. Every request ends with exactly one `done` or
+`failed`, from its device; every host that took part sends exactly one `report`, when it is through with the request (the
+device's comes before `done`). With exits, only hosts up to the tier of the exit take part; `exit` is its number in the plan,
+`absent` names devices that were not waited for, `fallback` says that the device answered by itself (all three only with exits).
+`submit` goes to every device of a plan with `placed` vertices, each of which takes its own view of the input. A request that a
+host refuses to start (`submit` without a plan, say) ends with `failed` like any other.
 
 Answers in `ok`: probe -> rtt_s, one_way_s (sent_at to received_at at the peer), bytes, end (received_at) and gap_s (end minus
 received_at of the message before it on its connection; shorter than its way means that it queued behind that one);
@@ -39,7 +42,8 @@ Data plane (agent -> agent, on the shaped links; one connection per ordered pair
 | kind      | fields                                  | payloads                                     |
 |-----------|-----------------------------------------|----------------------------------------------|
 | hello     | host (first message of a connection)    |                                              |
-| tensor    | request, epoch, vertex, device          | the tensor                                   |
+| tensor    | request, epoch, vertex, device, codec   | the tensor (codec: map, where it is coded)   |
+| decided   | request, epoch, exit, verdict           | (stop or pass: to who waits for an exit)     |
 | tile      | request, epoch, stack, tile, leader     | read regions, by ascending vertex            |
 | tile_done | request, epoch, stack, tile             | the tile of the output map                   |
 | halo      | request, epoch, stack, tile, leader, to | a part of a tile for the next stacks' tiles  |
@@ -47,7 +51,7 @@ Data plane (agent -> agent, on the shaped links; one connection per ordered pair
 | steal     | request, epoch, stack                   | (an idle host asks for a tile)               |
 | over      | request, epoch, stack, leader           | (no more tiles to be fetched)                |
 | left      | request, epoch, stack                   | (understood: no more `steal` will come)      |
-| answer    | request, epoch, vertex                  | an output of the model, to the device        |
+| answer    | request, epoch, vertex, exit, absent    | an output of the model, to the device        |
 | failure   | request, epoch, error, text             | (to the device: the request cannot be done)  |
 | cancel    | request, epoch                          | (from the device: the request has failed)    |
 | lost      | host, text                              | (to the device: this host is gone)           |
@@ -107,6 +111,7 @@ DATA_KINDS: Final = (
     "over",
     "left",
     "answer",
+    "decided",
     "failure",
     "cancel",
     "lost",
@@ -147,6 +152,7 @@ FIELDS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     "over": {**_REQUEST, "stack": (int,), "leader": (str,)},
     "left": {**_REQUEST, "stack": (int,)},
     "answer": {**_REQUEST, "vertex": (int,)},
+    "decided": {**_REQUEST, "exit": (int,), "verdict": (str,)},
     "failure": {**_REQUEST, "error": (str,), "text": (str,)},
     "cancel": _REQUEST,
     "lost": {"host": (str,), "text": (str,)},

@@ -112,6 +112,8 @@ class Requests:
     def submit(self, request: int | str, number: int, seed: int, deadline_s: float) -> None:
         """Begin a request on this device. It ends with one `done` or `failed`, whatever happens."""
         epoch = self.epochs.get(number)
+        if epoch is not None and self.name in epoch.contributors:
+            return self._take_part(Lead(self, epoch, request), seed)
         if epoch is None or epoch.device != self.name:
             text = f"epoch {number} is not installed" if epoch is None else f"epoch {number} is a plan for {epoch.device}"
             return self._stillborn(request, number, PlanError(f"{text} on {self.name}"))
@@ -119,22 +121,31 @@ class Requests:
             raise PlanError(f"request {request!r} of epoch {number} is already running on {self.name}")
         origin = Origin(self, epoch, request, deadline_s)
         self._register(self._leads, origin)
+        return self._with_image(origin, seed, origin.begin)
+
+    def _take_part(self, lead: Lead, seed: int) -> None:
+        """Contribute this device's view of the input to a request of another device."""
+        if lead.key not in self._cancelled and lead.key not in self._leads:
+            self._register(self._leads, lead)
+            self._with_image(lead, seed, lambda image: lead.take(INPUT, image))
+
+    def _with_image(self, lead: Lead, seed: int, begin: Callable[[Payload], None]) -> None:
+        """Go on with the input of a seed, once it is made."""
+        epoch = lead.epoch
         if epoch.numerics is None:
-            origin.begin(epoch.sizes.whole[INPUT])
-            return None
+            return begin(epoch.sizes.whole[INPUT])
         key = (epoch.graph.name, epoch.numerics.encoding, seed)
         if (image := self._images.get(key)) is not None:
-            origin.begin(image)
-            return None
+            return begin(image)
         numerics = epoch.numerics
 
         def made(image: Any, error: BaseException | None) -> None:
-            if origin.ended or origin.broken(error):
+            if lead.ended or lead.broken(error):
                 return
             self._images[key] = image
             if len(self._images) > self._bounds.images:
                 del self._images[next(iter(self._images))]
-            origin.begin(image)
+            begin(image)
 
         return self.compute.offload(lambda: numerics.input(seed), made)
 
@@ -170,6 +181,9 @@ class Requests:
         elif kind == "answer":
             if isinstance(lead, Origin):
                 lead.receive_answer(peer, message)
+        elif kind == "decided":
+            if lead is not None and lead.gate is not None:
+                lead.gate.decided(message)
         elif kind == "failure":
             if lead is not None:
                 self.fail(lead, str(fields["error"]), str(fields["text"]))
@@ -185,6 +199,10 @@ class Requests:
         text = f"{host} is gone ({reason})" if host not in reason else reason
         for request in [*self._leads.values(), *self._hands.values()]:
             if host in request.epoch.hosts and not request.ended:
+                if request.epoch.plan.patience_s is not None and host in request.epoch.contributors:
+                    if isinstance(request, Lead) and request.gate is not None:
+                        request.gate.lose(host)
+                    continue
                 self.fail(request, PeerLost.__name__, text, lost=host)
         devices = {e.device for e in self.epochs.values() if e.tier is not None and host in e.hosts}
         for device in sorted(devices - {self.name, host}):  # an order that does not depend on the hash seed
@@ -204,15 +222,20 @@ class Requests:
         """A request has nothing left to do here."""
         self._end(request)
         self._emit(request.report())
+        if isinstance(request, Lead) and request.gate is not None and request.gate.absent:
+            self._remember_cancelled(request.key)  # what comes late finds nobody
         if isinstance(request, Origin):
             self.totals.done += 1
             self._emit(request.done())
+            if request.settled is not None and request.settled["fallback"]:
+                for host in sorted(request.epoch.hosts - {self.name}):
+                    self._post(host, Message("cancel", request.fields()), None)
         else:
             self.totals.served += 1
 
     def fail(self, request: Request, error: str, text: str, *, lost: str = "") -> None:
         """End a request that cannot be done: its device tells the orchestrator, others tell the next host towards the device."""
-        if request.ended:
+        if request.ended or (isinstance(request, Origin) and request.fall_back()):
             return
         self._end(request)
         self._emit(request.report())
@@ -228,7 +251,7 @@ class Requests:
                     request.fields(error=error, text=text, submitted_at=request.submitted_at, done_at=self.loop.time()),
                 )
             )
-            helpers = {epoch.plan.hosts[tier] for tier in ("edge", "cloud")} & epoch.hosts
+            helpers = ({epoch.plan.hosts[tier] for tier in ("edge", "cloud")} & epoch.hosts) | epoch.contributors
         else:
             self.totals.dropped += 1
             self._remember_cancelled(request.key)
@@ -271,8 +294,7 @@ class Requests:
     def _end(self, request: Request) -> None:
         request.ended = True
         self.thief.forget(request)
-        if isinstance(request, Origin) and request.deadline is not None:
-            request.deadline.cancel()
+        request.close()
         table: dict[Key, Any] = self._hands if isinstance(request, Hand) else self._leads
         table.pop(request.key, None)
         request.epoch.active -= 1
