@@ -6,8 +6,9 @@
 | int8-shuffle-deflate | 8-bit linear quantisation over its range, bits transposed, zlib (SPINN: LZ4) | half a step     |
 | sign-bits            | one bit per value: +1 above zero, else -1 (DDNN's binary features)           | none if all +-1 |
 
-A tensor of another dtype (an image) is shuffled and deflated without quantisation. With sign-bits only feature maps (four dimensions)
-are coded: class scores and images go as they are. When something is coded is `d3node.gate`'s business; it takes no modelled time.
+A tensor of another dtype (an image) is shuffled and deflated without quantisation. With sign-bits only feature maps (four
+dimensions) are coded: class scores and images go as they are. When something is coded is `d3node.gate`'s business; it takes no
+modelled time.
 """
 
 from __future__ import annotations

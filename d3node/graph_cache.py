@@ -21,7 +21,7 @@ from d3node.graph import LayerGraph
 from d3node.zoo import kind_of
 
 LIBRARIES = ("torch", "torchvision", "timm")
-CODE = ("graph", "instructions", "operators", "reading", "capture", "zoo")
+CODE = ("graph", "instructions", "operators", "reading", "capture", "zoo", "branchy")
 """Modules of this package whose text decides what a graph looks like."""
 
 

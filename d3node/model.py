@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from d3node import graph_cache, zoo
@@ -37,8 +37,8 @@ def captured_within(path: str, offset: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Which model: a zoo name, "package.module:factory[?input=1x3x224x224]" or a `.pt2` file; the seed of its random
-    weights, or a `.safetensors` file with real ones."""
+    """Which model: a zoo name, a network that is trained here (`d3node.train`), "package.module:factory[?input=1x3x224x224]" or a
+    `.pt2` file; the seed of its random weights (or of its training), or a `.safetensors` file with real ones."""
 
     source: str
     seed: int = 0
@@ -74,9 +74,12 @@ class Model:
         return Model(Program(self.program.graph, self.program.codes, constants), self.normalisation)
 
     def image(self, seed: int) -> Tensor:
-        """A made-up uint8 image of the input's shape: smooth blobs with grain, the same for the same seed everywhere."""
+        """A uint8 image of the input's shape: from the model's data set, or made up (smooth blobs with grain, the same for the
+        same seed everywhere)."""
         import torch
 
+        if (images := self.program.constants.get("data.images")) is not None:
+            return images[seed % len(images)][None].clone()
         shape = self.graph[INPUT].output_shape
         generator = torch.Generator().manual_seed(seed)
         image = torch.randint(0, 48, shape, generator=generator, dtype=torch.int32)
@@ -86,6 +89,11 @@ class Model:
                 blown = coarse.repeat_interleave(step, 2).repeat_interleave(step, 3)
                 image += blown[..., : shape[2], : shape[3]].to(torch.int32)
         return image.clamp_(0, 255).to(torch.uint8)
+
+    def label(self, seed: int) -> int | None:
+        """The class of the image of a seed; None for a made-up image."""
+        labels = self.program.constants.get("data.labels")
+        return None if labels is None else int(labels[seed % len(labels)])
 
     def input_of(self, image: Tensor) -> Tensor:
         """The model's input from an image in 0..255: scaled to 0..1 and normalised per channel, in float32 or the model's type.
@@ -163,6 +171,8 @@ def load_model(spec: ModelSpec) -> Model:
     loaded = zoo.load(spec.source, spec.seed, spec.weights)
     program = _captured(loaded, spec.source)
     graph_cache.put(spec.source, program.graph)
+    if loaded.data is not None:
+        program = replace(program, constants={**program.constants, **{f"data.{key}": t for key, t in loaded.data.items()}})
     return Model(program, loaded.normalisation)
 
 

@@ -24,7 +24,7 @@ POINTWISE = words(
     """
     relu relu6 leaky_relu silu gelu elu selu celu hardtanh hardswish hardsigmoid sigmoid log_sigmoid tanh mish softplus
     softsign prelu threshold hardshrink softshrink clamp clamp_min clamp_max neg abs exp log log1p expm1 sqrt rsqrt pow square
-    reciprocal sin cos erf floor ceil round nan_to_num add sub mul div rsub maximum minimum batch_norm local_response_norm
+    reciprocal sign sin cos erf floor ceil round nan_to_num add sub mul div rsub maximum minimum batch_norm local_response_norm
     """
 )
 """Operators whose output position depends on the same position of their only map (constants broadcast over positions)."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from d3node import train
 from d3node.errors import ModelError
 
 if TYPE_CHECKING:
@@ -54,26 +55,31 @@ ZOO: dict[str, ZooEntry] = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model before capture: a module, or an exported program; its input shape; mean and deviation per channel."""
+    """A model before capture: a module, or an exported program; its input shape; mean and deviation per channel; `images` and
+    `labels` of a data set that its inputs are drawn from, if it has one."""
 
     model: nn.Module | ExportedProgram
     input_shape: tuple[int, ...]
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    data: dict[str, torch.Tensor] | None = None
 
 
-def kind_of(source: str) -> Literal["zoo", "file", "factory"]:
+def kind_of(source: str) -> Literal["zoo", "file", "factory", "trained"]:
     """What a model's name refers to. Raises ModelError for an unknown name, naming the nearest known one."""
     if source in ZOO:
         return "zoo"
+    if train.is_trained(source):
+        return "trained"
     if source.endswith(".pt2"):
         if not Path(source).is_file():
             raise ModelError(f"model file {source!r} does not exist")
         return "file"
     if ":" in source:
         return "factory"
-    near = difflib.get_close_matches(source.lower(), ZOO, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(source.lower(), [*ZOO, *train.TRAINED], n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ModelError(f"unknown model {source!r}; {hint}known are {', '.join(ZOO)}, any 'package.module:factory', and .pt2 files")
+    known = ", ".join([*ZOO, *train.TRAINED])
+    raise ModelError(f"unknown model {source!r}; {hint}known are {known}, any 'package.module:factory', and .pt2 files")
 
 
 def load(source: str, seed: int, weights: str | None, *, shapes_only: bool = False) -> Loaded:
@@ -87,6 +93,9 @@ def load(source: str, seed: int, weights: str | None, *, shapes_only: bool = Fal
     kind = kind_of(source)
     if kind == "file":
         return _file(source, weights)
+    if kind == "trained":
+        found = train.make(source) if shapes_only else train.load(source, seed, weights)
+        return Loaded(found.module, found.input_shape, found.normalisation, found.data)
     loaded = _zoo(source, seed, fill=weights is None and not shapes_only) if kind == "zoo" else _factory(source, seed)
     if weights is not None and not shapes_only:
         _load_weights(loaded.model, weights, source)
