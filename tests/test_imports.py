@@ -34,8 +34,8 @@ CONTRACTS = {"testbed.backends.base", "testbed.planners.base"}
 LEAVES = {"testbed", "testbed.errors", "testbed.names", "testbed.registry"}
 """Importable from anywhere in `testbed`: they know no layer (the registry knows contracts only)."""
 
-PRINTERS = ("testbed.cli", "d3node.cli", "d3node.verify", "analysis")
-"""Commands; d3node.verify is `python -m d3node.verify`."""
+PRINTERS = ("testbed.cli", "d3node.cli", "d3node.verify", "d3node.train", "analysis")
+"""Commands; d3node.verify and d3node.train are run with `python -m`."""
 
 TORCH_FREE = ("d3node.graph", "d3node.plan", "d3node.program", "d3node.intervals", "testbed.registry", "testbed.scenario.load")
 
