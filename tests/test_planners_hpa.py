@@ -19,7 +19,10 @@ from testbed.planners.d3 import D3
 from testbed.planners.evaluate import objective_s
 from testbed.planners.hpa import Hpa
 from testbed.planners.optimal import Optimal
+from testbed.planners.placement import placement, ranks_of
+from testbed.planners.prices import prices
 from testbed.planners.single import CloudOnly
+from testbed.planners.yardsticks import Random
 
 SEEDS = st.integers(min_value=0, max_value=1 << 30)
 OPTIONS = st.fixed_dictionaries(
@@ -30,6 +33,7 @@ OPTIONS = st.fixed_dictionaries(
     }
 )
 ROUTES = st.sampled_from(("relay", "direct"))
+WAYS = st.sampled_from(("sweep", "wave"))
 PATHS = ("device_edge", "edge_cloud", "device_cloud", "e2")
 
 
@@ -65,11 +69,13 @@ def test_all_readings_are_legal_and_deterministic(seed: int, options: dict[str, 
     paths=st.frozensets(st.sampled_from(PATHS)),
     hosts=st.frozensets(st.sampled_from(("d1", "e1", "e3", "c"))),
     count=st.integers(0, 3),
+    way=WAYS,
 )
 def test_partial_re_partition_is_legal_after_any_change(
-    seed: int, options: dict[str, str], route: Route, paths: frozenset[str], hosts: frozenset[str], count: int
+    seed: int, options: dict[str, str], route: Route, paths: frozenset[str], hosts: frozenset[str], count: int, way: str
 ) -> None:
-    problem = replace(random_problem(seed, route=route), options={**options, "guard": "off" if seed % 2 else "on"})
+    options = {**options, "partial": way, "guard": "off" if seed % 2 else "on"}
+    problem = replace(random_problem(seed, route=route), options=options)
     rng = random.Random(seed + 1)
     vertices = frozenset(rng.choices(range(len(problem.graph)), k=count))
     changed = replace(problem, network=random_network(rng, route), costs=random_costs(rng, len(problem.graph)))
@@ -85,9 +91,12 @@ def test_partial_re_partition_is_legal_after_any_change(
 
 @pytest.mark.parametrize("planner", [Hpa(), D3()])
 @pytest.mark.parametrize("sis", ["successor", "predecessor", "off"])
-def test_no_change_touches_nothing(planner: Planner, sis: str) -> None:
+@pytest.mark.parametrize("way", ["sweep", "wave"])
+def test_no_change_touches_nothing(planner: Planner, sis: str, way: str) -> None:
     for seed in range(30):
-        problem = replace(spatial_problem(seed, pace=10.0) if seed % 2 else random_problem(seed), options={"sis": sis})
+        problem = replace(
+            spatial_problem(seed, pace=10.0) if seed % 2 else random_problem(seed), options={"sis": sis, "partial": way}
+        )
         current = planner.plan(problem)
         again = planner.replan(problem, current.plan, Change())
         assert again.touched == frozenset()
@@ -106,16 +115,66 @@ def test_a_false_alarm_moves_nothing() -> None:
         assert decision.touched == frozenset(range(1, len(problem.graph)))
 
 
+def changed_network(seed: int, options: dict[str, str], route: Route, size: int | None) -> tuple[Problem, Problem]:
+    """A problem, and the same on another network and other machines."""
+    problem = replace(random_problem(seed, route=route, ordered=seed % 3 > 0, size=size), options={**options, "guard": "off"})
+    rng = random.Random(seed + 1)
+    return problem, replace(problem, network=random_network(rng, route), costs=random_costs(rng, len(problem.graph)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=SEEDS, options=OPTIONS, route=ROUTES, size=st.sampled_from((None, 20, 60)))
+def test_the_sweep_comes_out_where_a_full_pass_does(seed: int, options: dict[str, str], route: Route, size: int | None) -> None:
+    options["horizon"] = "rest"
+    problem, changed = changed_network(seed, options, route, size)
+    change = Change(paths=frozenset(PATHS), hosts=frozenset(problem.hosts.values()))
+    again = Hpa().replan(changed, Hpa().plan(problem).plan, change)
+    full = Hpa().plan(changed)
+    assert again.plan.tiers == full.plan.tiers
+    assert again.objective_s == pytest.approx(full.objective_s, abs=1e-9)
+    # and from there on, with what was kept
+    back = Hpa().replan(problem, again.plan, change)
+    assert back.plan.tiers == Hpa().plan(problem).plan.tiers
+    assert back.objective_s == pytest.approx(objective_s(problem, back.plan), abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=SEEDS, route=ROUTES, edge_costs=st.sampled_from(("single", "tiled")))
+def test_a_kept_placement_knows_its_objective_under_any_prices(seed: int, route: Route, edge_costs: str) -> None:
+    problem, changed = changed_network(seed, {}, route, 12)
+    for each in (problem, changed, replace(changed, costs=changed.costs.with_speed("e1", 0.3)), problem):
+        for sparse in (False, True):
+            priced = prices(each, [0.01] * 12 if edge_costs == "tiled" else None, sparse)
+            ranks = Hpa().plan(each).plan.tiers
+            kept = placement(each.graph, ranks_of(each.graph, ranks), route == "relay")
+            assert kept.tiers == ranks
+            assert kept.objective(priced) == pytest.approx(
+                prices(each, [0.01] * 12 if edge_costs == "tiled" else None).objective(list(kept.ranks)), abs=1e-12
+            )
+
+
+def test_placements_are_forgotten_in_the_end() -> None:
+    problem = random_problem(4, size=9)
+    for seed in range(200):
+        tiers = Random().plan(replace(problem, options={"random_seed": seed, "random_draw": "vertices"})).plan.tiers
+        ranks = ranks_of(problem.graph, tiers)
+        assert placement(problem.graph, ranks, True).tiers == tiers
+    kept = problem.graph.__dict__["_planner_placements"]
+    assert len(kept.by_ranks) <= 32
+    assert len(kept.by_tiers) <= 32
+
+
 def with_backbone(problem: Problem, factor: float) -> Problem:
     """The same problem with another rate between edge and cloud."""
     path = problem.network.edge_cloud
     return replace(problem, network=problem.network.with_path("edge_cloud", Path(path.rate_bps * factor, path.delay_s)))
 
 
-def test_partial_touches_fewer_vertices_than_full_and_comes_out_as_well() -> None:
+@pytest.mark.parametrize("way", ["sweep", "wave"])
+def test_partial_touches_fewer_vertices_than_full_and_comes_out_as_well(way: str) -> None:
     touched = full = better = 0
     for seed in range(60):
-        problem = random_problem(seed, size=60)
+        problem = replace(random_problem(seed, size=60), options={"partial": way})
         current = Hpa().plan(problem).plan
         slower = with_backbone(problem, 0.1)
         decision = Hpa().replan(slower, current, Change(paths=frozenset({"edge_cloud"})))
@@ -129,14 +188,15 @@ def test_partial_touches_fewer_vertices_than_full_and_comes_out_as_well() -> Non
     assert better > 10
 
 
-def test_the_guard_keeps_a_plan_that_the_wave_would_make_dearer() -> None:
+@pytest.mark.parametrize("way", ["sweep", "wave"])
+def test_the_guard_keeps_a_plan_that_would_be_made_dearer(way: str) -> None:
     dearer = 0
     for seed in range(150):
-        problem = random_problem(seed, size=9)
+        problem = replace(random_problem(seed, size=9), options={"partial": way})
         current = Hpa().plan(problem).plan
         faster = with_backbone(problem, 2.0)
         change = Change(paths=frozenset({"edge_cloud"}))
-        free = Hpa().replan(replace(faster, options={"guard": "off"}), current, change)
+        free = Hpa().replan(replace(faster, options={"guard": "off", "partial": way}), current, change)
         if free.objective_s > objective_s(faster, current) + 1e-9:
             dearer += 1
             assert Hpa().replan(faster, current, change).plan.tiers == current.tiers

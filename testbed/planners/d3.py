@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from d3node.plan import RANK, Plan, Stack
+from d3node.plan import Plan, Stack
 from testbed.planners.base import Change, Decision, Problem
 from testbed.planners.hpa import Rule, notes_of, partition, repartitioned
 from testbed.planners.options import read
-from testbed.planners.prices import EDGE, Prices, make_plan, prices
-from testbed.planners.repartition import affected, beyond_bands
+from testbed.planners.placement import placed, ranks_of
+from testbed.planners.prices import EDGE, Prices, make_plan, make_room, prices
+from testbed.planners.repartition import beyond_bands
 from testbed.planners.tiling import stack_times
 from testbed.planners.vsm import choose, tiled_seconds
 
@@ -32,7 +33,9 @@ class D3:
         priced, seen = self._prices(problem, values)
         ranks = partition(Rule(seen, values))
         stacks, gain = choose(problem, values, [rank == EDGE for rank in ranks])
-        return self._decision(problem, values, priced, ranks, stacks, gain, priced.facts.everything)
+        notes = {**notes_of(problem, values), "edge_costs": values["edge_costs"], "tiling_gain_s": gain}
+        plan = make_plan(self.name, problem, ranks, stacks, notes)
+        return Decision(plan, priced.objective(ranks) - gain, priced.facts.everything)
 
     def replan(self, problem: Problem, current: Plan, change: Change) -> Decision:
         """Partial re-partition; VSM looks again only when the edge part, an edge host, the LAN or an edge vertex changed.
@@ -43,27 +46,30 @@ class D3:
             return self.plan(problem)
         values = read(problem, self.name)
         change = beyond_bands(problem, current, change, values["band_low"], values["band_high"])
-        priced, seen = self._prices(problem, values)
-        before = [RANK[tier] for tier in current.tiers]
-        rule = Rule(seen, values)
-        seeds = affected(problem, rule, before, change)
+        priced, seen = self._prices(problem, values, sparse=True)
+        before = ranks_of(problem.graph, current.tiers)
+        more: set[int] = set()
         if values["edge_costs"] == "tiled" and self._edge_changed(problem, change):
-            seeds |= {v for v, rank in enumerate(before) if rank == EDGE}
-        ranks, touched = repartitioned(rule, before, seeds, values)
+            more = {v for v, rank in enumerate(before) if rank == EDGE}
+        found, touched = repartitioned(problem, Rule(seen, values), before, change, values, more)
+        ranks = found.ranks
         lost = any(tile.host not in problem.edge_hosts for stack in current.stacks for tile in stack.tiles)
-        same_part = all((a == EDGE) == (b == EDGE) for a, b in zip(before, ranks, strict=True))
+        same_part = ranks == before or all((a == EDGE) == (b == EDGE) for a, b in zip(before, ranks, strict=True))
         if same_part and not lost and not self._edge_changed(problem, change, before):
             stacks, gain = current.stacks, _gain(problem, priced, current.stacks)
         else:
             stacks, gain = choose(problem, values, [rank == EDGE for rank in ranks])
             old, new = set(current.stacks), set(stacks)
             touched |= {v for stack in old ^ new for v in stack.vertices}
-        return self._decision(problem, values, priced, ranks, stacks, gain, touched, current, change)
+        notes = {**notes_of(problem, values, current, change), "edge_costs": values["edge_costs"], "tiling_gain_s": gain}
+        return Decision(placed(self.name, problem, found, stacks, notes), found.objective(priced) - gain, touched)
 
-    def _prices(self, problem: Problem, values: dict[str, Any]) -> tuple[Prices, Prices]:
+    def _prices(self, problem: Problem, values: dict[str, Any], sparse: bool = False) -> tuple[Prices, Prices]:
         """True prices, and those that HPA sees."""
-        priced = prices(problem)
-        return priced, prices(problem, tiled_seconds(problem, values)) if values["edge_costs"] == "tiled" else priced
+        priced = prices(problem, sparse=sparse)
+        if values["edge_costs"] == "single":
+            return priced, priced
+        return priced, prices(problem, tiled_seconds(problem, values), sparse)
 
     def _edge_changed(self, problem: Problem, change: Change, ranks: Sequence[int] | None = None) -> bool:
         return bool(
@@ -71,22 +77,6 @@ class D3:
             or change.paths.intersection(problem.network.lan)
             or any(ranks is None or ranks[v] == EDGE for v in change.vertices)
         )
-
-    def _decision(
-        self,
-        problem: Problem,
-        values: dict[str, Any],
-        priced: Prices,
-        ranks: Sequence[int],
-        stacks: tuple[Stack, ...],
-        gain: float,
-        touched: frozenset[int],
-        current: Plan | None = None,
-        change: Change | None = None,
-    ) -> Decision:
-        notes = {**notes_of(problem, values, current, change), "edge_costs": values["edge_costs"], "tiling_gain_s": gain}
-        plan = make_plan(self.name, problem, ranks, stacks, notes)
-        return Decision(plan, priced.objective(ranks) - gain, touched)
 
 
 def _gain(problem: Problem, priced: Prices, stacks: tuple[Stack, ...]) -> float:
@@ -105,8 +95,7 @@ def _gain(problem: Problem, priced: Prices, stacks: tuple[Stack, ...]) -> float:
     )
     kept = problem.graph.__dict__.setdefault("_planner_gains", {})
     if key not in kept:
-        if len(kept) >= _KEPT:
-            kept.pop(next(iter(kept)))
+        make_room(kept, _KEPT)
         compute = priced.compute[EDGE]
         gain = sum(sum(compute[v] for v in stack.vertices) - stack_times(problem, stack).total_s for stack in stacks)
         kept[key] = (gain, costs.tiers["edge"])  # holds the table: its id stays taken

@@ -13,6 +13,9 @@ input vertex, graph layers by longest distance. Ours: the rest, with every open 
   "predecessor": consumers of one tensor; once it has crossed for one of them the others get it free. "off": no second look.
 - `guard`: "on" drops the outcome of a partial re-partition that is dearer than staying, as the local wave cannot see that it
   splits what belongs together; "off" takes whatever it yields.
+- `partial`: how a change is answered. "sweep" (the default, for horizon "rest"): the full pass again, but only where the cut is
+  or comes to be (`sweep.py`); its outcome is the full pass's. "wave": from the vertices that the change bears on, and on from
+  there while decisions change (`repartition.py`), the literal reading of D3; with horizon "vertex" always.
 - `front`: the share of the graph that the wave of a partial re-partition may visit (at least 24 vertices); beyond it a full pass
   takes over, which is faster than a long wave and knows more. 1 never gives up.
 - `band_low`, `band_high`: thresholds of partial re-partition. A change of a path or a host counts only when its rate, delay or
@@ -23,15 +26,19 @@ What happens when conditions change is in `repartition.py`; tiles on the edge ti
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, MutableSequence, Sequence
 from typing import Any
 
+import numpy as np
+
 from d3node.graph import INPUT
-from d3node.plan import RANK, Plan
+from d3node.plan import Plan
 from testbed.planners.base import Change, Decision, Problem
 from testbed.planners.options import read
+from testbed.planners.placement import Placement, placed, placement, ranks_of
 from testbed.planners.prices import CLOUD, DEVICE, Prices, make_plan, prices
-from testbed.planners.repartition import Decided, affected, beyond_bands, repartition, values_used
+from testbed.planners.repartition import Decided, affected, beyond_bands, matters, repartition, values_used
+from testbed.planners.sweep import sweep
 
 
 class Rule:
@@ -145,6 +152,19 @@ class Rule:
                 best, best_s = rank, seconds
         return best
 
+    def second_look(self, layer: Sequence[int], ranks: MutableSequence[int], decided: Decided) -> None:
+        """The SIS step behind a graph layer, for its vertices and those that they are tied to."""
+        if self.sis == "successor":
+            for v in layer:
+                if ranks[v] > DEVICE:
+                    for w in self.tied[v]:
+                        if ranks[w] < ranks[v] and decided[w]:
+                            ranks[w] = self.pulled(w, ranks[w], ranks, decided)
+        elif self.sis == "predecessor":
+            for v in layer:
+                if ranks[v] != CLOUD and self.tied[v]:
+                    ranks[v] = self.shared(v, ranks, decided)
+
 
 def partition(rule: Rule) -> list[int]:
     """Ranks of all vertices by one pass over the graph layers, each followed by its SIS step."""
@@ -156,20 +176,9 @@ def partition(rule: Rule) -> list[int]:
     for layer in known.layers[1:]:
         for v in layer:
             ranks[v] = rule.greedy(v, ranks)
-        if rule.sis == "off":
-            continue
         for v in layer:
             decided[v] = True
-        if rule.sis == "successor":
-            for v in layer:
-                if ranks[v] > DEVICE:
-                    for w in rule.tied[v]:
-                        if decided[w] and ranks[w] < ranks[v]:
-                            ranks[w] = rule.pulled(w, ranks[w], ranks, decided)
-        else:
-            for v in layer:
-                if ranks[v] != CLOUD and rule.tied[v]:
-                    ranks[v] = rule.shared(v, ranks, decided)
+        rule.second_look(layer, ranks, decided)
     return ranks
 
 
@@ -178,14 +187,39 @@ SHORT = 24
 
 
 def repartitioned(
-    rule: Rule, before: Sequence[int], seeds: Collection[int], values: dict[str, Any]
-) -> tuple[list[int], frozenset[int]]:
-    """Ranks after a change, and the vertices decided anew: the wave from the seeds, or a full pass where it goes too far."""
-    found = repartition(rule, before, seeds, max(SHORT, int(values["front"] * len(before))))
-    ranks, touched = (partition(rule), frozenset(range(1, len(before)))) if found is None else found
-    if values["guard"] == "on" and ranks != before and rule.priced.objective(ranks) > rule.priced.objective(before):
-        ranks = list(before)
-    return ranks, touched
+    problem: Problem, rule: Rule, before: bytes, change: Change, values: dict[str, Any], more: Collection[int] = ()
+) -> tuple[Placement, frozenset[int]]:
+    """The placement after a change, and the vertices decided anew: by a sweep, or by a wave from the vertices that the change
+    bears on and `more`, with a full pass where it goes too far."""
+    graph, priced = problem.graph, rule.priced
+    stay = placement(graph, before, priced.relay)
+    if values["partial"] == "sweep" and values["horizon"] == "rest":
+        if not (more or matters(problem, priced.relay, change)):
+            return stay, frozenset()
+        ranks, looked = sweep(graph, rule)
+        touched = moved_or(before, ranks, looked)
+    else:
+        seeds = affected(problem, rule, before, change)
+        seeds.update(more)
+        found = repartition(rule, before, seeds, max(SHORT, int(values["front"] * len(before))))
+        if found is None:
+            ranks, touched = bytes(partition(rule)), frozenset(range(1, len(before)))
+        else:
+            ranks, touched = bytes(found[0]), found[1]
+    if ranks == before:
+        return stay, touched
+    moved = placement(graph, ranks, priced.relay)
+    if values["guard"] == "on" and moved.objective(priced) > stay.objective(priced):
+        return stay, touched
+    return moved, touched
+
+
+def moved_or(before: bytes, after: bytes, looked: Collection[int]) -> frozenset[int]:
+    """Vertices that changed their rank or were looked at."""
+    if before == after:
+        return frozenset(looked)
+    changed = np.flatnonzero(np.frombuffer(before, dtype=np.uint8) != np.frombuffer(after, dtype=np.uint8))
+    return frozenset(changed.tolist()).union(looked)
 
 
 class Hpa:
@@ -202,17 +236,16 @@ class Hpa:
         return Decision(plan, priced.objective(ranks), priced.facts.everything)
 
     def replan(self, problem: Problem, current: Plan, change: Change) -> Decision:
-        """Partial re-partition: only what the change affects, and on from there while decisions change."""
+        """Partial re-partition: only what the change affects."""
         if len(current.tiers) != len(problem.graph) or current.hosts != problem.hosts:
             return self.plan(problem)
         values = read(problem, self.name)
-        priced = prices(problem)
+        priced = prices(problem, sparse=True)
         change = beyond_bands(problem, current, change, values["band_low"], values["band_high"])
-        rule = Rule(priced, values)
-        before = [RANK[tier] for tier in current.tiers]
-        ranks, touched = repartitioned(rule, before, affected(problem, rule, before, change), values)
+        before = ranks_of(problem.graph, current.tiers)
+        found, touched = repartitioned(problem, Rule(priced, values), before, change, values)
         notes = notes_of(problem, values, current, change)
-        return Decision(make_plan(self.name, problem, ranks, notes=notes), priced.objective(ranks), touched)
+        return Decision(placed(self.name, problem, found, notes=notes), found.objective(priced), touched)
 
 
 def notes_of(

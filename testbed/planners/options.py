@@ -56,6 +56,7 @@ HPA_OPTIONS: dict[str, Option] = {
     "sis": Choice(("successor", "predecessor", "off"), "successor"),
     "candidates": Choice(("any", "next"), "any"),
     "guard": Choice(("on", "off"), "on"),
+    "partial": Choice(("sweep", "wave"), "sweep"),
     "front": Number(0.125, 0.0, 1.0),
     "band_low": Number(0.0, 0.0, 1.0),
     "band_high": Number(0.0, 0.0, 1e6),

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from d3node.graph import INPUT, LayerGraph
-from d3node.plan import TIERS, Plan, Stack
+from d3node.plan import TIERS, Plan, Stack, Tier
 from testbed.costs.network import MESSAGE_HEADER_BYTES, Path, frame_bytes
 from testbed.costs.table import TierCosts
 from testbed.planners.base import Problem
@@ -20,6 +23,7 @@ DEVICE, EDGE, CLOUD = 0, 1, 2
 """Ranks of the tiers, as in `d3node.plan.RANK`; planners compute with ranks and write tier names into plans."""
 
 
+Floats = npt.NDArray[np.float64]
 Rows = tuple[list[float], list[float], list[float]]
 """Seconds by rank and vertex."""
 
@@ -86,16 +90,29 @@ def totals(costs: TierCosts) -> list[float]:
 
 
 @dataclass(frozen=True, slots=True)
+class TierTimes:
+    """Seconds on one tier's leading host: `seconds[v]` of every vertex, `rest[v]` of its graph layer and all later ones. `row`
+    and `layer_rest` are the same as arrays, by vertex and by layer."""
+
+    seconds: list[float]
+    rest: list[float]
+    row: Floats
+    layer_rest: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Prices:
     """Prices of one problem in seconds: `compute[rank][v]` on the tier's leading host, `rest[rank][v]` of v's graph layer and
     all later ones there, `hop[a][b][u]` to move u's output from rank a to a higher rank b (with route "relay" device -> cloud
-    is the sum of both hops). Lists are shared between problems: read only."""
+    is the sum of both hops): `line[a][b]` has the delay and the seconds per bit. Lists are shared between problems: read only."""
 
     facts: GraphFacts
+    times: tuple[TierTimes, TierTimes, TierTimes]
+    hop: tuple[tuple[list[float], ...], ...]
+    line: tuple[tuple[tuple[float, float], ...], ...]
+    relay: bool
     compute: Rows
     rest: Rows
-    hop: tuple[tuple[list[float], ...], ...]
-    relay: bool
 
     def incoming(self, v: int, rank: int, ranks: Sequence[int]) -> float:
         """Seconds to bring all inputs of v to a rank, each consumer paying for itself."""
@@ -130,40 +147,96 @@ class Prices:
         return total + sum(self.sent(u, ranks) for u in range(len(ranks)))
 
 
-def prices(problem: Problem, edge_s: Sequence[float] | None = None) -> Prices:
-    """Prices of a problem; `edge_s` replaces the edge tier's compute seconds (they may count tiling)."""
+def prices(problem: Problem, edge_s: Sequence[float] | None = None, sparse: bool = False) -> Prices:
+    """Prices of a problem; `edge_s` replaces the edge tier's compute seconds (they may count tiling).
+
+    `sparse`: for who looks at few tensors only; those of `hop` are then worked out as they are asked for, by index.
+    """
     known = facts(problem.graph)
-    rows, rest = _compute(problem, known)
+    device, edge, cloud = _times(problem, "device", known), _times(problem, "edge", known), _times(problem, "cloud", known)
     if edge_s is not None:
-        rows = (rows[DEVICE], list(edge_s), rows[CLOUD])
-        rest = (rest[DEVICE], _rest(known, edge_s), rest[CLOUD])
+        edge = _tier_times(known, list(edge_s))
     network = problem.network
     relay = network.route == "relay"
-    up, across = _moves(known, network.device_edge), _moves(known, network.edge_cloud)
-    far = [a + b for a, b in zip(up, across, strict=True)] if relay else _moves(known, network.device_cloud)
-    hop: tuple[tuple[list[float], ...], ...] = (([], up, far), ([], [], across), ([], [], []))
-    return Prices(known, rows, rest, hop, relay)
+    up, across = _line(network.device_edge), _line(network.edge_cloud)
+    far = (up[0] + across[0], up[1] + across[1]) if relay else _line(network.device_cloud)
+
+    moves = _few_moves if sparse else _all_moves
+    return Prices(
+        facts=known,
+        times=(device, edge, cloud),
+        hop=(([], moves(known, up), moves(known, far)), ([], [], moves(known, across)), _NOWHERE),
+        line=((_NO_LINE, up, far), (_NO_LINE, _NO_LINE, across), (_NO_LINE, _NO_LINE, _NO_LINE)),
+        relay=relay,
+        compute=(device.seconds, edge.seconds, cloud.seconds),
+        rest=(device.rest, edge.rest, cloud.rest),
+    )
 
 
-def _compute(problem: Problem, known: GraphFacts) -> tuple[Rows, Rows]:
-    """`compute` and `rest`, worked out once per graph, cost table and speeds of the leading hosts, and kept on the table."""
+_NOWHERE: tuple[list[float], ...] = ([], [], [])
+_NO_LINE = (0.0, 0.0)
+
+
+def _all_moves(known: GraphFacts, line: tuple[float, float]) -> list[float]:
+    """Seconds to move every tensor over one line."""
+    delay_s, s_per_bit = line
+    return [delay_s + bits * s_per_bit for bits in known.wire_bits]
+
+
+def _few_moves(known: GraphFacts, line: tuple[float, float]) -> list[float]:
+    """The same, each worked out when it is first asked for."""
+    found = _Moves()
+    found.wire_bits = known.wire_bits
+    found.line = line
+    return cast("list[float]", found)  # it is one for all that callers do with it
+
+
+class _Moves(dict[int, float]):
+    __slots__ = ("line", "wire_bits")
+    wire_bits: Sequence[float]
+    line: tuple[float, float]
+
+    def __missing__(self, u: int) -> float:
+        self[u] = found = self.line[0] + self.wire_bits[u] * self.line[1]
+        return found
+
+
+def _line(path: Path) -> tuple[float, float]:
+    """Delay and seconds per bit of `Path.transfer_s`."""
+    return path.delay_s, 1.0 / max(path.rate_bps, 1e3)
+
+
+_KEPT = 8
+
+
+def make_room(kept: dict[Any, Any], most: int) -> None:
+    """Forget the oldest entry of a full store; planners of several devices may be at it in threads of their own."""
+    if len(kept) >= most:
+        kept.pop(list(kept)[0], None)  # noqa: RUF015 - next(iter()) may meet a change by another thread
+
+
+def _times(problem: Problem, tier: Tier, known: GraphFacts) -> TierTimes:
+    """Times on a tier's leading host, worked out once per graph, speed and factors, and kept on the tier's table."""
     costs = problem.costs
-    kept = costs.__dict__.setdefault("_rows", {})
-    speeds = tuple(costs.speed.get(problem.hosts[tier], 1.0) for tier in TIERS)
-    key = (id(known), speeds, frozenset(costs.factor.items()))  # so that nobody is fooled who edits the table's dicts
-    if key not in kept:
-        rows = []
-        for tier in TIERS:
-            speed = speeds[TIERS.index(tier)]
-            row = [seconds / speed for seconds in totals(costs.tiers[tier])]
-            for (v, where), factor in costs.factor.items():
-                if where == tier:
-                    row[v] *= factor
-            row[INPUT] = 0.0  # the virtual input vertex costs nothing, whatever a table says
-            rows.append(row)
-        rest = [_rest(known, row) for row in rows]
-        kept[key] = ((rows[0], rows[1], rows[2]), (rest[0], rest[1], rest[2]), known)  # holds the facts: their id stays taken
-    return cast("tuple[Rows, Rows]", kept[key][:2])
+    speed = costs.speed.get(problem.hosts[tier], 1.0)
+    factors = tuple((v, factor) for (v, where), factor in costs.factor.items() if where == tier) if costs.factor else ()
+    kept = costs.tiers[tier].__dict__.setdefault("_times", {})
+    key = (id(known), speed, factors)
+    found = kept.get(key)
+    if found is None:
+        seconds = [each / speed for each in totals(costs.tiers[tier])]
+        for v, factor in factors:
+            seconds[v] *= factor
+        seconds[INPUT] = 0.0  # the virtual input vertex costs nothing, whatever a table says
+        make_room(kept, _KEPT)
+        found = kept[key] = (_tier_times(known, seconds), known)  # holds the facts: their id stays taken
+    return cast(TierTimes, found[0])
+
+
+def _tier_times(known: GraphFacts, seconds: list[float]) -> TierTimes:
+    rest = _rest(known, seconds)
+    by_layer = np.array([rest[layer[0]] for layer in known.layers])
+    return TierTimes(seconds, rest, np.array(seconds), by_layer)
 
 
 def _rest(known: GraphFacts, row: Sequence[float]) -> list[float]:
@@ -174,12 +247,6 @@ def _rest(known: GraphFacts, row: Sequence[float]) -> list[float]:
         for v in layer:
             rest[v] = seconds
     return rest
-
-
-def _moves(known: GraphFacts, path: Path) -> list[float]:
-    """`Path.transfer_s` of every vertex's output."""
-    rate, delay = max(path.rate_bps, 1e3), path.delay_s
-    return [delay + bits / rate for bits in known.wire_bits]
 
 
 def make_plan(

@@ -41,11 +41,17 @@ class Decider(Protocol):
 
 def values_used(problem: Problem) -> dict[str, list[float]]:
     """Rate and delay of every path and speed of every host of a problem: what later changes are held against."""
-    network = problem.network
-    paths = {"device_edge": network.device_edge, "edge_cloud": network.edge_cloud, "device_cloud": network.device_cloud}
-    used = {name: [path.rate_bps, path.delay_s] for name, path in (*paths.items(), *network.lan.items())}
-    for host in (*problem.hosts.values(), *problem.edge_hosts):
-        used[f"speed:{host}"] = [problem.costs.speed.get(host, 1.0)]
+    network, speed = problem.network, problem.costs.speed
+    up, across, far = network.device_edge, network.edge_cloud, network.device_cloud
+    used = {
+        "device_edge": [up.rate_bps, up.delay_s],
+        "edge_cloud": [across.rate_bps, across.delay_s],
+        "device_cloud": [far.rate_bps, far.delay_s],
+    }
+    for name, path in network.lan.items():
+        used[name] = [path.rate_bps, path.delay_s]
+    for host in {*problem.hosts.values(), *problem.edge_hosts}:
+        used["speed:" + host] = [speed.get(host, 1.0)]
     return used
 
 
@@ -66,6 +72,14 @@ def beyond_bands(problem: Problem, current: Plan, change: Change, low: float, hi
         frozenset(name for name in change.hosts if outside(f"speed:{name}")),
         change.vertices,
     )
+
+
+def matters(problem: Problem, relay: bool, change: Change) -> bool:
+    """Whether a change bears on any placement: on a path between tiers that is in use, a leading host, or a vertex."""
+    for name in change.paths:
+        if name in ("device_edge", "edge_cloud") or (name == "device_cloud" and not relay):
+            return True
+    return any(v != INPUT for v in change.vertices) or any(host in change.hosts for host in problem.hosts.values())
 
 
 def affected(problem: Problem, rule: Decider, ranks: Sequence[int], change: Change) -> set[int]:
@@ -131,6 +145,7 @@ def repartition(rule: Decider, before: Sequence[int], seeds: Iterable[int], most
     """
     known = rule.priced.facts
     size, levels = len(before), known.levels
+    before = list(before)
     ranks = list(before)
     seeds = set(seeds)
     for v in tuple(seeds):
