@@ -4,7 +4,8 @@ TestbedError            exit code 1 unless stated
 ├── InputError          exit code 2: what the user gave cannot be used
 │   ├── ScenarioError   a scenario file or a --set override (file and key named)
 │   ├── TraceError      a trace file (file and line named)
-│   └── PlannerError    an unknown planner, or an option it does not have
+│   ├── PlannerError    an unknown planner, or an option it does not have
+│   └── CapacityError   a plan that needs more memory than a host has
 ├── BackendError        exit code 2: this machine or backend cannot run this scenario (ways out named)
 ├── AgentError          a node agent died, refused or answered wrongly
 └── RunError            the run could not be completed
@@ -36,6 +37,10 @@ class TraceError(InputError):
 
 class PlannerError(InputError):
     """An unknown planner, or an option that it does not have."""
+
+
+class CapacityError(InputError):
+    """A plan needs more memory on a host than the scenario gives it, or no plan can do with less."""
 
 
 class BackendError(TestbedError):

@@ -195,6 +195,7 @@ class PairRun:
             epochs=self._stage.epochs,
             record=self._planned,
             requests_per_s=self._scenario.requests.rate,
+            capacities=self._stage.world.capacities,
         )
 
     def _planned(self, record: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from testbed.orchestrator.walltime import timed
 from testbed.orchestrator.world import ModelFacts, Site
 from testbed.planners.base import Change, Decision, Planner, Problem
 from testbed.planners.evaluate import critical_path
+from testbed.planners.memory import check_capacities
 from testbed.planners.objective import objective_s
 from testbed.scenario.schema import PlanningTable
 
@@ -42,6 +43,7 @@ class DevicePlanner:
         epochs: Epochs,
         record: Record,
         requests_per_s: float | None = None,
+        capacities: Mapping[str, float] | None = None,
     ) -> None:
         self._site = site
         self._model = model
@@ -54,6 +56,7 @@ class DevicePlanner:
         self._requests_per_s = requests_per_s
         self._trigger = (Cusum if table.detector == "cusum" else Trigger)(table.band, table.samples)
         self._cache = PlanCache(table.plan_cache, table.band)
+        self._capacities = capacities or {}
         self._epoch: Epoch | None = None
         self._deciding = asyncio.Lock()
         self.absent: Mapping[str, frozenset[int]] = {}
@@ -104,6 +107,7 @@ class DevicePlanner:
             options=self._table.options,
             requests_per_s=self._requests_per_s,
             absent=self.absent,
+            capacities=self._capacities,
         )
 
     async def _decide(self, change: Change | None, reason: str = "first", network: NetworkState | None = None) -> None:
@@ -126,6 +130,7 @@ class DevicePlanner:
         installed = differs and (current is None or change is None or self._is_worth_it(problem, decision.plan, current.plan))
         if installed:
             try:
+                check_capacities(problem, decision.plan)
                 self._epoch = await self._epochs.install(self._model.graph, decision.plan, self._model.true_costs)
             except PlanError as error:
                 raise RunError(f"planner {self._name!r} made an illegal plan for {self._model.name!r}: {error}") from error

@@ -70,6 +70,11 @@ class World:
         """(model, planner) of every session, in order."""
         return [(model, planner) for model in self.models for planner in self.planners]
 
+    @property
+    def capacities(self) -> dict[str, float]:
+        """Memory limits of the hosts that have one, in bytes."""
+        return {host.name: host.memory_bytes for host in self.hosts.values() if host.memory_bytes is not None}
+
 
 def sites_of(layout: Layout, route: Route) -> dict[str, Site]:
     """Who serves whom: the devices of a site get its edge hosts as leaders in turn (device i gets host i modulo their number)."""

@@ -22,6 +22,8 @@ class Problem:
     `hosts` names the leading host of each tier; `edge_hosts` all edge hosts of the device's site, the leader first.
     `options` are the scenario's `[planning.options]`; `requests_per_s` is the rate at which this device's requests come, None
     where the next one waits for the answer (one at a time). `absent[host]`: vertices whose weights a host does not hold yet.
+    `options` are the scenario's `[planning.options]`; `capacities` the memory limits of hosts in bytes, where they have one
+    (what counts as memory, and the check of every plan, is in `memory.py`).
     """
 
     graph: LayerGraph
@@ -32,6 +34,7 @@ class Problem:
     options: dict[str, Any] = field(default_factory=dict)
     requests_per_s: float | None = None
     absent: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    capacities: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

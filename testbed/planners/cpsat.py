@@ -1,6 +1,6 @@
 """Exact placements by CP-SAT, where one minimum cut does not suffice: a cheap direct device-cloud path, or tiles on the edge.
 
-One worker, a fixed seed and a limit in CP-SAT's deterministic time, so the same problem gives the same plan on any machine.
+What may be placed where, and how the search is limited, is in `placement_model.py`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from ortools.sat.python import cp_model
 
-from d3node.graph import INPUT, LayerGraph
+from d3node.graph import LayerGraph
 from testbed.errors import PlannerError
 from testbed.planners.mincut import Ints, nanoseconds
+from testbed.planners.placement_model import Placement, placement, search
 from testbed.planners.prices import CLOUD, DEVICE, EDGE, Prices
 
 EFFORT = 20.0
@@ -51,16 +52,8 @@ def solve(graph: LayerGraph, priced: Prices, known: Sequence[int], gains: Sequen
     """
     model: Any = cp_model.CpModel()
     size = len(graph)
-    on_device = [model.new_bool_var(f"d{v}") for v in range(size)]
-    on_cloud = [model.new_bool_var(f"c{v}") for v in range(size)]
-    model.add(on_device[INPUT] == 1)
-    for v in range(size):
-        model.add_at_most_one(on_device[v], on_cloud[v])
-        model.add_hint(on_device[v], known[v] == DEVICE)
-        model.add_hint(on_cloud[v], known[v] == CLOUD)
-    for u, w in graph.edges:
-        model.add_implication(on_device[w], on_device[u])
-        model.add_implication(on_cloud[u], on_cloud[w])
+    placed = placement(model, graph, priced.relay, known)
+    on_device, on_cloud = placed.device, placed.cloud
     ceiling = int(priced.objective(known) * 1e9) + 4 * size  # no price above a known total can be part of the optimum
     device, cloud = _capped(priced.compute[DEVICE], ceiling), _capped(priced.compute[CLOUD], ceiling)
     edge = nanoseconds(priced.compute[EDGE])  # not capped: a gain takes some of it back
@@ -68,49 +61,29 @@ def solve(graph: LayerGraph, priced: Prices, known: Sequence[int], gains: Sequen
     for v in range(size):
         terms.append(int(device[v] - edge[v]) * on_device[v])
         terms.append(int(cloud[v] - edge[v]) * on_cloud[v])
-    terms += _transfers(model, graph, priced, on_device, on_cloud, ceiling)
+    terms += _transfers(priced, placed, ceiling)
     chosen = _gains(model, gains, on_device, on_cloud)
     terms += [-int(gain.gain_s * 1e9) * taken for gain, taken in zip(gains, chosen, strict=True)]
     model.minimize(sum(terms))
-    solver: Any = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = 1
-    solver.parameters.relative_gap_limit = 0.0
-    solver.parameters.max_deterministic_time = EFFORT
-    status = solver.solve(model)
+    solver, status = search(model, EFFORT)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         raise PlannerError(f"CP-SAT found no placement for {graph.name!r}: {solver.status_name(status)}")
-    ranks = [DEVICE if solver.value(on_device[v]) else CLOUD if solver.value(on_cloud[v]) else EDGE for v in range(size)]
     taken_indices = tuple(i for i, taken in enumerate(chosen) if solver.value(taken))
-    return Solution(ranks, taken_indices, round(solver.best_objective_bound), status == cp_model.OPTIMAL)
+    return Solution(placed.ranks(solver), taken_indices, round(solver.best_objective_bound), status == cp_model.OPTIMAL)
 
 
-def _transfers(
-    model: Any, graph: LayerGraph, priced: Prices, on_device: Sequence[Any], on_cloud: Sequence[Any], ceiling: int
-) -> list[Any]:
-    """Cost terms of every tensor's way up: once over each boundary ("relay") or once to each tier ("direct")."""
-    up, across, far = (
-        _capped(row, ceiling) for row in (priced.hop[DEVICE][EDGE], priced.hop[EDGE][CLOUD], priced.hop[DEVICE][CLOUD])
-    )
+def _transfers(priced: Prices, placed: Placement, ceiling: int) -> list[Any]:
+    """Cost terms of every tensor's way up."""
     terms: list[Any] = []
-    for u, consumers in enumerate(graph.successors):
-        if not consumers:
-            continue
-        to_edge, edge_cloud = model.new_bool_var(f"de{u}"), model.new_bool_var(f"ec{u}")
-        terms += [int(up[u]) * to_edge, int(across[u]) * edge_cloud]
-        if priced.relay:
-            for w in consumers:
-                model.add(to_edge >= on_device[u] - on_device[w])
-                model.add(edge_cloud >= on_cloud[w] - on_cloud[u])
-            continue
-        to_cloud = model.new_bool_var(f"dc{u}")
-        terms.append(int(far[u]) * to_cloud)
-        for w in consumers:
-            model.add(to_edge >= on_device[u] - on_device[w] - on_cloud[w])
-            model.add(edge_cloud >= on_cloud[w] - on_cloud[u] - on_device[u])
-            model.add(to_cloud >= on_device[u] + on_cloud[w] - 1)
-            model.add(to_edge + to_cloud >= on_device[u] - on_device[w])  # implied; they make the relaxation tight
-            model.add(edge_cloud + to_cloud >= on_cloud[w] - on_cloud[u])
+    ways = (
+        (priced.hop[DEVICE][EDGE], placed.up),
+        (priced.hop[EDGE][CLOUD], placed.across),
+        (priced.hop[DEVICE][CLOUD], placed.far),
+    )
+    for seconds, crosses in ways:
+        for price, crossing in zip(_capped(seconds, ceiling), crosses, strict=True):
+            if crossing is not None:
+                terms.append(int(price) * crossing)
     return terms
 
 

@@ -3,6 +3,7 @@
 A reconstruction. Confirmed (patent CN112297014B, claim 1): vertices with three times, edges with three transfer times, an
 input vertex, graph layers by longest distance. Ours: the rest, with every open choice as a named option:
 
+- `objective`: "latency", D3's sum of seconds, or "throughput", the smallest bottleneck (`hpa_throughput.py`).
 - `horizon`: what a vertex weighs when it compares tiers. "vertex": its own time and its incoming transfers, the plain reading;
   on real DNNs that rarely leaves the device, because no single layer earns the transfer of its input, so it cannot be what
   gave D3's published results. "rest" (the default): the time of its graph layer and all later ones on that tier, and the
@@ -34,6 +35,7 @@ import numpy as np
 from d3node.graph import INPUT
 from d3node.plan import Plan
 from testbed.planners.base import Change, Decision, Problem
+from testbed.planners.hpa_throughput import least_bottleneck
 from testbed.planners.options import read
 from testbed.planners.placement import Placement, placed, placement, ranks_of
 from testbed.planners.prices import CLOUD, DEVICE, Prices, make_plan, prices
@@ -226,13 +228,20 @@ class Hpa:
     """D3 without tiles."""
 
     name = "hpa"
+    objective: str | None = None
+    """Fixed by `HpaThroughput`; an option otherwise."""
 
     def plan(self, problem: Problem) -> Decision:
         """A full pass over the graph."""
         values = read(problem, self.name)
         priced = prices(problem)
-        ranks = partition(Rule(priced, values))
-        plan = make_plan(self.name, problem, ranks, notes=notes_of(problem, values))
+        notes = notes_of(problem, values)
+        if (self.objective or values["objective"]) == "throughput":
+            ranks, more = least_bottleneck(problem, priced, lambda weighted: partition(Rule(weighted, values)))
+            notes |= more
+        else:
+            ranks = partition(Rule(priced, values))
+        plan = make_plan(self.name, problem, ranks, notes=notes)
         return Decision(plan, priced.objective(ranks), priced.facts.everything)
 
     def replan(self, problem: Problem, current: Plan, change: Change) -> Decision:
@@ -240,12 +249,21 @@ class Hpa:
         if len(current.tiers) != len(problem.graph) or current.hosts != problem.hosts:
             return self.plan(problem)
         values = read(problem, self.name)
+        if (self.objective or values["objective"]) == "throughput":
+            return self.plan(problem)
         priced = prices(problem, sparse=True)
         change = beyond_bands(problem, current, change, values["band_low"], values["band_high"])
         before = ranks_of(problem.graph, current.tiers)
         found, touched = repartitioned(problem, Rule(priced, values), before, change, values)
         notes = notes_of(problem, values, current, change)
         return Decision(placed(self.name, problem, found, notes=notes), found.objective(priced), touched)
+
+
+class HpaThroughput(Hpa):
+    """`hpa` with objective "throughput", for runs that compare both."""
+
+    name = "hpa-throughput"
+    objective = "throughput"
 
 
 def notes_of(

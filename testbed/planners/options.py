@@ -61,6 +61,11 @@ HPA_OPTIONS: dict[str, Option] = {
     "band_low": Number(0.0, 0.0, 1.0),
     "band_high": Number(0.0, 0.0, 1e6),
 }
+HPA_ALONE: dict[str, Option] = {
+    **HPA_OPTIONS,
+    "objective": Choice(("latency", "throughput"), "latency"),
+}
+"""Of `hpa` as a planner; `d3` uses HPA for D3's own objective only."""
 VSM_OPTIONS: dict[str, Option] = {
     "shares": Choice(("speed", "equal"), "speed"),
     "grids": Choice(("all", "rows", "columns"), "all"),
@@ -96,15 +101,28 @@ IONN_OPTIONS: dict[str, Option] = {
     "ionn_server": Choice(("cloud", "edge"), "cloud"),
     "ionn_k": Number(0.5, 0.01, 0.99),
 }
+EXACT_OPTIONS: dict[str, Option] = {
+    "effort": Number(20.0, 0.0, 1e5),
+}
+OBJECTIVES = ("latency", "throughput", "critical-path")
+"""What a planner may minimise: D3's sum of seconds, the busiest resource's seconds, or the seconds until the answer is there."""
+OPTIMAL_OPTIONS: dict[str, Option] = {
+    **EXACT_OPTIONS,
+    "objective": Choice(OBJECTIVES, "latency"),
+    "rate": Number(0.0, 0.0, 1e6),
+}
+CAPACITY_OPTIONS: dict[str, Option] = {
+    **EXACT_OPTIONS,
+    "exact_up_to": Number(250.0, 0.0, 1e6, whole=True),
+}
 BUILT_IN: dict[str, dict[str, Option]] = {
     "device-only": {},
     "edge-only": {},
     "cloud-only": {},
-    "hpa": HPA_OPTIONS,
+    "hpa": HPA_ALONE,
     "d3": D3_OPTIONS,
-    "optimal": {},
+    "optimal": OPTIMAL_OPTIONS,
     "optimal-tiles": VSM_OPTIONS,
-    "exhaustive": {},
     "neurosurgeon": NEUROSURGEON_OPTIONS,
     "dads": DADS_OPTIONS,
     "qdmp": {"tiers": Choice(TIER_PAIRS, "edge-cloud")},
@@ -112,6 +130,11 @@ BUILT_IN: dict[str, dict[str, Option]] = {
     "greedy": {},
     "ionn": IONN_OPTIONS,
     "ionn-all": {"ionn_server": IONN_OPTIONS["ionn_server"]},
+    "exhaustive": {"objective": Choice(OBJECTIVES, "latency")},
+    "capacitated": CAPACITY_OPTIONS,
+    "optimal-throughput": {**EXACT_OPTIONS, "rate": OPTIMAL_OPTIONS["rate"]},
+    "optimal-critical-path": EXACT_OPTIONS,
+    "hpa-throughput": HPA_OPTIONS,
 }
 """Planners of this package and the options that each one knows."""
 

@@ -234,12 +234,13 @@ def _times(problem: Problem, tier: Tier, known: GraphFacts) -> TierTimes:
 
 
 def _tier_times(known: GraphFacts, seconds: list[float]) -> TierTimes:
-    rest = _rest(known, seconds)
+    rest = rest_of(known, seconds)
     by_layer = np.array([rest[layer[0]] for layer in known.layers])
     return TierTimes(seconds, rest, np.array(seconds), by_layer)
 
 
-def _rest(known: GraphFacts, row: Sequence[float]) -> list[float]:
+def rest_of(known: GraphFacts, row: Sequence[float]) -> list[float]:
+    """For every vertex the sum of a row over its graph layer and all later ones."""
     rest, seconds = [0.0] * len(row), 0.0
     for layer in reversed(known.layers):
         for v in layer:

@@ -19,6 +19,7 @@ from testbed.orchestrator.walltime import timed
 from testbed.orchestrator.world import Site, World
 from testbed.planners.base import Decision, Problem
 from testbed.planners.evaluate import Prediction, critical_path, objective_s
+from testbed.planners.memory import check_capacities
 
 BOUND = "optimal"
 """The planner that regret is taken against: the exact optimum without tiles."""
@@ -98,6 +99,7 @@ def forecasts(world: World, time_s: float = 0.0) -> Iterator[Forecast]:
             optimum_s = objective_s(replace(true, options={}), bound.plan(replace(true, options={})).plan)
             for name, planner in world.planners.items():
                 decision, planning_s = timed(lambda planner=planner, told=told: planner.plan(told))  # type: ignore[misc]
+                check_capacities(told, decision.plan)
                 yield Forecast(
                     model=facts.name,
                     device=site.device,
@@ -114,7 +116,14 @@ def forecasts(world: World, time_s: float = 0.0) -> Iterator[Forecast]:
 def _problem(world: World, site: Site, graph: LayerGraph, costs: Costs, truth: TrueState) -> Problem:
     scenario = world.scenario
     return Problem(
-        graph, costs, truth.network(site), site.hosts, site.edge_hosts, scenario.planning.options, scenario.requests.rate
+        graph=graph,
+        costs=costs,
+        network=truth.network(site),
+        hosts=site.hosts,
+        edge_hosts=site.edge_hosts,
+        options=scenario.planning.options,
+        requests_per_s=scenario.requests.rate,
+        capacities=world.capacities,
     )
 
 

@@ -76,7 +76,8 @@ class ResolvedLink:
 
 @dataclass(frozen=True)
 class ResolvedHost:
-    """One host as a scenario describes it. `profile` None: the default description of its tier. Trace as in `ResolvedLink`."""
+    """One host as a scenario describes it. `profile` None: the default description of its tier. Trace as in `ResolvedLink`.
+    `memory_bytes` None: no limit."""
 
     name: str
     tier: str
@@ -84,6 +85,7 @@ class ResolvedHost:
     speed: float = 1.0
     trace: Trace | None = None
     trace_offset_s: float = 0.0
+    memory_bytes: float | None = None
 
 
 def links_of(scenario: Scenario, layout: Layout) -> dict[str, ResolvedLink]:
@@ -121,6 +123,7 @@ def hosts_of(scenario: Scenario, layout: Layout) -> dict[str, ResolvedHost]:
             speed=1.0 if table.speed is None else table.speed,
             trace=trace,
             trace_offset_s=table.trace_offset or 0.0,
+            memory_bytes=table.memory,
         )
     return found
 

@@ -68,6 +68,9 @@ class HostTable(Table):
         default=None, description="what planners are told instead (a profile or a predictor file)"
     )
     speed: float | None = Field(default=None, gt=0.0, description="relative to the profile; 1 if absent")
+    memory: Size | None = Field(
+        default=None, gt=0.0, description="limit for parameters and tensors of a plan's part; none if absent"
+    )
     trace: str | None = Field(default=None, description="trace of the CPU share that is free")
     trace_loop: bool | None = Field(default=None, description="as for links")
     trace_offset: Duration | None = Field(default=None, description="start this far into the trace")
