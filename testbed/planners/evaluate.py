@@ -15,7 +15,7 @@ from d3node.program import Program, lower
 from testbed.costs.network import MESSAGE_HEADER_BYTES, Path, frame_bytes
 from testbed.planners.base import Problem
 from testbed.planners.objective import objective_s
-from testbed.planners.tiling import stack_times
+from testbed.planners.tile_steps import step_times
 
 __all__ = ["Prediction", "critical_path", "objective_s"]
 
@@ -113,7 +113,7 @@ def _compute(problem: Problem, plan: Plan, program: Program, at: dict[int, float
             seconds = problem.costs.run_s(step.vertices, program.tier, program.host)
             busy[program.host] = busy.get(program.host, 0.0) + seconds
         else:
-            times = stack_times(problem, plan.stacks[step.stack])
+            times = step_times(problem, plan, step)
             seconds = times.total_s
             for tile in times.tiles:
                 busy[tile.host] = busy.get(tile.host, 0.0) + tile.compute_s

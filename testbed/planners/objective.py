@@ -8,7 +8,7 @@ from __future__ import annotations
 from d3node.plan import TIERS, Plan
 from d3node.program import lower
 from testbed.planners.base import Problem
-from testbed.planners.tiling import stack_times
+from testbed.planners.tile_steps import step_times
 
 
 def objective_s(problem: Problem, plan: Plan) -> float:
@@ -30,7 +30,7 @@ def objective_s(problem: Problem, plan: Plan) -> float:
             if step.stack is None:
                 total += problem.costs.run_s(step.vertices, tier, program.host)
             else:
-                total += stack_times(problem, plan.stacks[step.stack]).total_s
+                total += step_times(problem, plan, step).total_s
         for send in program.sends:
             total += problem.network.transfer_s(graph[send.vertex].output_bytes, tier, tier_of[send.host])
     return total

@@ -49,7 +49,26 @@ class Number:
         return float(value)
 
 
-Option = Choice | Number
+@dataclass(frozen=True, slots=True)
+class ByHost:
+    """An option that takes a table of numbers by host name, within bounds; it has to be in the planner's own table."""
+
+    low: float
+    high: float
+
+    @property
+    def default(self) -> dict[str, float]:
+        """No host has a number."""
+        return {}
+
+    def read(self, key: str, value: object) -> dict[str, float]:
+        """The numbers. Raises PlannerError for anything else, or outside the bounds."""
+        if not isinstance(value, Mapping):
+            raise PlannerError(f"[planning.options] {key}: expected a table of numbers by host, got {value!r}")
+        return {str(host): Number(0.0, self.low, self.high).read(f"{key}.{host}", number) for host, number in value.items()}
+
+
+Option = Choice | Number | ByHost
 
 HPA_OPTIONS: dict[str, Option] = {
     "horizon": Choice(("rest", "vertex"), "rest"),
@@ -115,6 +134,28 @@ CAPACITY_OPTIONS: dict[str, Option] = {
     **EXACT_OPTIONS,
     "exact_up_to": Number(250.0, 0.0, 1e6, whole=True),
 }
+TILER_OPTIONS: dict[str, Option] = {
+    **{key: HPA_OPTIONS[key] for key in ("horizon", "sis", "candidates")},
+    "edge_part": Choice(("whole", "hpa"), "whole"),
+    "max_hosts": VSM_OPTIONS["max_hosts"],
+}
+MODNN_OPTIONS: dict[str, Option] = {**TILER_OPTIONS, "modnn_exchange": Choice(("borders", "maps"), "borders")}
+AOFL_OPTIONS: dict[str, Option] = {**TILER_OPTIONS, "aofl_alone": Choice(("off", "on"), "off")}
+DEEPTHINGS_OPTIONS: dict[str, Option] = {
+    **TILER_OPTIONS,
+    "deepthings_depth": Number(16.0, 1.0, 10_000.0, whole=True),
+    "deepthings_rows": Number(3.0, 1.0, 64.0, whole=True),
+    "deepthings_columns": Number(3.0, 1.0, 64.0, whole=True),
+    "stealing": Choice(("on", "off"), "on"),
+    "reuse": Choice(("on", "off"), "on"),
+}
+COEDGE_OPTIONS: dict[str, Option] = {
+    **TILER_OPTIONS,
+    "coedge_objective": Choice(("latency", "energy"), "latency"),
+    "coedge_deadline_s": Number(0.0, 0.0, 1e6),
+    "compute_w": ByHost(0.0, 1e4),
+    "transmit_w": ByHost(0.0, 1e4),
+}
 BUILT_IN: dict[str, dict[str, Option]] = {
     "device-only": {},
     "edge-only": {},
@@ -129,6 +170,10 @@ BUILT_IN: dict[str, dict[str, Option]] = {
     "random": RANDOM_OPTIONS,
     "greedy": {},
     "ionn": IONN_OPTIONS,
+    "modnn": MODNN_OPTIONS,
+    "aofl": AOFL_OPTIONS,
+    "deepthings": DEEPTHINGS_OPTIONS,
+    "coedge": COEDGE_OPTIONS,
     "ionn-all": {"ionn_server": IONN_OPTIONS["ionn_server"]},
     "exhaustive": {"objective": Choice(OBJECTIVES, "latency")},
     "capacitated": CAPACITY_OPTIONS,

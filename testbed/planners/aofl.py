@@ -1,0 +1,107 @@
+"""AOFL (Zhou et al., SEC 2019): fused blocks of layers chosen by dynamic programming from bandwidth and host speeds.
+
+A deep block exchanges seldom but computes halos again, a shallow one the other way round; the best cut of the network into
+blocks is best[j] = min over i of best[i] + cost(i+1 .. j). Strips are sized by speed, all hosts take part in every block. What
+a block costs is VSM's cost model (`tiling.py`): scatter, the slowest strip, gather. Options: `aofl_alone`: whether a block may
+also be one layer on the leader alone ("off", as published: every layer that can be tiled is); `max_hosts`, `edge_part`.
+
+The algorithm is from memory of the paper (its full text was not available), on chains. On a graph with branches a block is any
+run with one output (`stack_candidates.py`); a join that no block holds is left to the leader, who has its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from d3node.plan import Stack
+from testbed.planners.base import Problem
+from testbed.planners.prices import EDGE, prices
+from testbed.planners.stack_candidates import candidates
+from testbed.planners.tile_geometry import Grid
+from testbed.planners.tilers import Tiler, is_window, strips, wide, workers
+from testbed.planners.vsm import stack_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fused block and its seconds."""
+
+    first: int
+    last: int
+    seconds: float
+
+
+def blocks_of(problem: Problem, hosts: Sequence[str], speeds: Sequence[float]) -> dict[int, list[Block]]:
+    """All possible blocks by last vertex, each in strips along the longer dimension of its output."""
+    found: dict[int, list[Block]] = {}
+    table = candidates(problem.graph)
+    if not len(table.first):
+        return found
+    one = (1.0 * sum(speeds),)
+    grids = (Grid((len(hosts), 1), tuple(speeds), one, tuple(hosts)), Grid((1, len(hosts)), one, tuple(speeds), tuple(hosts)))
+    rows, columns = (stack_seconds(problem, [grid])[0] for grid in grids)
+    across = np.array([wide(problem.graph, int(v)) for v in table.last])
+    seconds = np.where(across, columns, rows)
+    for first, last, took in zip(table.first.tolist(), table.last.tolist(), seconds.tolist(), strict=True):
+        found.setdefault(last, []).append(Block(first, last, took))
+    return found
+
+
+def best_blocks(
+    blocks: dict[int, list[Block]], alone_s: Sequence[float], on_edge: Sequence[bool], alone: Sequence[bool]
+) -> tuple[list[Block], float]:
+    """The cut of an edge part into blocks that takes least, and its seconds with what the leader does alone (`alone_s[v]`).
+
+    `alone[v]`: whether the leader may compute v by itself; where nothing else is possible it does. Fewer blocks among equals.
+    """
+    size = len(on_edge)
+    best = [0.0] * (size + 1)
+    taken: list[Block | None] = [None] * (size + 1)
+    start = 0
+    for v, here in enumerate(on_edge):
+        if not here:
+            best[v + 1] = best[v]
+            start = v + 1
+            continue
+        possible = [block for block in blocks.get(v, ()) if block.first >= start]
+        best[v + 1] = best[v] + alone_s[v] if alone[v] or not possible else float("inf")
+        for block in possible:
+            total = best[block.first] + block.seconds
+            if total < best[v + 1] - 1e-12:
+                best[v + 1], taken[v + 1] = total, block
+    picked: list[Block] = []
+    v = size
+    while v > 0:
+        block_here = taken[v]
+        if block_here is None:
+            v -= 1
+        else:
+            picked.append(block_here)
+            v = block_here.first
+    return picked[::-1], best[-1]
+
+
+class Aofl(Tiler):
+    """Optimally fused blocks."""
+
+    name = "aofl"
+
+    def stacks(
+        self, problem: Problem, values: dict[str, Any], on_edge: Sequence[bool]
+    ) -> tuple[tuple[Stack, ...], dict[str, Any]]:
+        """The blocks of least time."""
+        hosts, speeds = workers(problem, values)
+        if len(hosts) < 2:
+            return (), {"hosts": hosts}
+        alone_s = prices(problem).compute[EDGE]
+        blocks = blocks_of(problem, hosts, speeds)
+        alone = [values["aofl_alone"] == "on" or not is_window(problem.graph, v) for v in range(len(problem.graph))]
+        picked, seconds = best_blocks(blocks, alone_s, on_edge, alone)
+        found = tuple(
+            strips(problem.graph, range(b.first, b.last + 1), hosts, speeds, wide(problem.graph, b.last)) for b in picked
+        )
+        return found, {"hosts": hosts, "blocks": [[b.first, b.last] for b in picked], "edge_s": seconds}
