@@ -7,6 +7,7 @@ leaves their removal to the end of that namespace. Agents, captures and verdicts
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import warnings
@@ -22,6 +23,7 @@ from d3node.linux import die_with_parent, enter
 from testbed.backends import offload
 from testbed.backends.netspec import DIRECTIONS, NetworkSpec
 from testbed.backends.shaping import ClassCounters, Shaper, has_netem
+from testbed.backends.sysctl import QUIET, sysctl
 from testbed.errors import BackendError
 from testbed.scenario.state import LinkState
 from topologies.addresses import assign, behind, segments
@@ -38,9 +40,8 @@ class EmulatedNetwork:
         self.spec = spec
         self.layout = spec.layout
         self.netlink = IPRoute()
-        _sysctl("net.ipv6.conf.all.disable_ipv6", "1")  # neighbour discovery would put frames on links that nobody asked for
-        _sysctl("net.ipv6.conf.default.disable_ipv6", "1")
-        _sysctl("net.ipv4.igmp_link_local_mcast_reports", "0")  # a bridge that comes up would tell all hosts of its groups
+        for name, value in QUIET.items():
+            sysctl(name, value)
         self.netem = self._probe_netem()
         self.stages = spec.stages or (2 if self.netem else 1)
         if self.stages == 2 and not self.netem:
@@ -50,7 +51,7 @@ class EmulatedNetwork:
         self.wires = Wires(self.netlink, two_stages=self.stages == 2)
         self._net = self._start_mininet()
         self.pids: dict[str, int] = {host.name: self._net[host.name].pid for host in self.layout.hosts}
-        self._configure_hosts()
+        self._make_neighbours_known()
         self._offload = self._switch_offload()
         self.shapers = {
             (link.name, direction): self._shape(link.name, direction) for link in self.layout.links for direction in DIRECTIONS
@@ -86,14 +87,14 @@ class EmulatedNetwork:
         }
 
     def stop(self) -> None:
-        """End Mininet's shells; the rest goes with the namespace."""
+        """End Mininet's hosts; the rest goes with the namespace."""
         for node in (*self._net.hosts, *self._net.switches):
             node.terminate()
         self.netlink.close()
 
     def _probe_netem(self) -> bool:
         self.netlink.link("add", kind="veth", ifname="probe0", peer={"ifname": "probe1"})
-        index = self.netlink.link_lookup(ifname="probe0")[0]
+        index = socket.if_nametoindex("probe0")
         try:
             return has_netem(self.netlink, index)
         finally:
@@ -104,88 +105,72 @@ class EmulatedNetwork:
             warnings.simplefilter("ignore", DeprecationWarning)  # Mininet 2.3 on newer Pythons
             from mininet.log import setLogLevel
             from mininet.net import VERSION, Mininet
-            from mininet.nodelib import LinuxBridge
 
+            from testbed.backends.nodes import NamespaceHost, NetlinkBridge, NetlinkInterface
             from testbed.backends.wires import WireLink
         setLogLevel("error")
         Mininet.inited = True  # its first act would be to raise machine-wide limits; this program changes nothing outside
         self._version = VERSION
+        settings = {
+            **QUIET,
+            "net.ipv4.tcp_slow_start_after_idle": str(int(self.spec.slow_start_after_idle)),
+            "net.ipv4.tcp_no_metrics_save": "1",  # a connection must not inherit what an earlier one learnt
+        }
         try:
             net = Mininet(
-                topo=LayoutTopo(self.layout), switch=LinuxBridge, link=partial(WireLink, wires=self.wires), controller=None
+                topo=LayoutTopo(self.layout),
+                host=partial(NamespaceHost, settings=settings),
+                switch=partial(NetlinkBridge, netlink=self.netlink),
+                link=partial(WireLink, wires=self.wires),
+                intf=NetlinkInterface,
+                controller=None,
             )
             net.start()
-            for switch in self.layout.switches:
-                index = self.netlink.link_lookup(ifname=switch)[0]
-                self.netlink.link("set", index=index, kind="bridge", br_mcast_snooping=0)
         except Exception as error:
             raise BackendError(f"Mininet could not start the network: {error}") from error
         return net
 
-    def _configure_hosts(self) -> None:
-        """Settings of every host's network namespace; permanent neighbours and bridge entries, so that no link carries ARP or
-        frames for others."""
+    def _make_neighbours_known(self) -> None:
+        """Permanent neighbours and bridge entries, so that no link carries ARP or frames for others."""
         addresses = assign(self.layout)
         segment_of = {switch: k for k, switches in enumerate(segments(self.layout)) for switch in switches}
-        interfaces: dict[str, list[tuple[int, str, str, str]]] = {host.name: [] for host in self.layout.hosts}
-        for mininet_link, link in zip(self._links_in_order(), self.layout.links, strict=True):
-            for end, other, interface in ((link.a, link.b, mininet_link.intf1), (link.b, link.a, mininet_link.intf2)):
-                if end in interfaces:
-                    entry = (segment_of[other], interface.name, addresses[end, link.name], self._mac(end, interface.name))
-                    interfaces[end].append(entry)
-        self._teach_bridges({(host, name): mac for host, own in interfaces.items() for _, name, _, mac in own})
-        for host, own in interfaces.items():
-            with self.inside(host), IPRoute() as netlink:
-                slow_start = str(int(self.spec.slow_start_after_idle))
-                _sysctl("net.ipv4.tcp_slow_start_after_idle", slow_start)
-                _sysctl("net.ipv4.tcp_no_metrics_save", "1")  # a connection must not inherit what an earlier one learnt
-                _sysctl("net.ipv6.conf.all.disable_ipv6", "1")
-                _sysctl("net.ipv4.igmp_link_local_mcast_reports", "0")
-                for segment, name, _, _ in own:
-                    index = netlink.link_lookup(ifname=name)[0]
-                    for peer, theirs in interfaces.items():
-                        for peer_segment, _, address, mac in theirs:
-                            if peer != host and peer_segment == segment:
-                                netlink.neigh("replace", dst=address, lladdr=mac, ifindex=index, state="permanent")
-
-    def _teach_bridges(self, macs: dict[tuple[str, str], str]) -> None:
         made = dict(zip(self.layout.link_names, self._links_in_order(), strict=True))
-        by_link = {}
-        for link in self.layout.links:
-            for end, interface in ((link.a, made[link.name].intf1), (link.b, made[link.name].intf2)):
-                if end in self.pids:
-                    by_link[end, link.name] = macs[end, interface.name]
-        for link in self.layout.links:
-            for end, other, interface in ((link.a, link.b, made[link.name].intf1), (link.b, link.a, made[link.name].intf2)):
-                if end in self.layout.switches:
-                    port = self.netlink.link_lookup(ifname=interface.name)[0]
-                    for beyond in behind(self.layout, link.name, other):
-                        self.netlink.fdb("replace", ifindex=port, lladdr=by_link[beyond], state=_NUD_NOARP, flags=_NTF_MASTER)
+        ends = [
+            (link.name, end, other, interface)
+            for link in self.layout.links
+            for end, other, interface in ((link.a, link.b, made[link.name].intf1), (link.b, link.a, made[link.name].intf2))
+        ]
+        mac = {(end, link): interface.mac for link, end, _, interface in ends}
+        members: dict[int, list[tuple[str, str, str, int]]] = {}
+        for link, end, other, interface in ends:
+            if end in self.pids:
+                entry = (end, addresses[end, link], interface.mac, interface.index)
+                members.setdefault(segment_of[other], []).append(entry)
+            else:
+                port = socket.if_nametoindex(interface.name)
+                for beyond in behind(self.layout, link, other):
+                    self.netlink.fdb("replace", ifindex=port, lladdr=mac[beyond], state=_NUD_NOARP, flags=_NTF_MASTER)
+        for segment in members.values():
+            for host, _, _, index in segment:
+                for peer, theirs, hardware, _ in segment:
+                    if peer != host:
+                        netlink = self._net[host].netlink
+                        netlink.neigh("replace", dst=theirs, lladdr=hardware, ifindex=index, state="permanent")
 
     def _links_in_order(self) -> list[Any]:
         by_name = {link._name: link for link in self._net.links}
         return [by_name[link.name] for link in self.layout.links]
 
-    def _mac(self, host: str, interface: str) -> str:
-        with self.inside(host), IPRoute() as netlink:
-            return str(netlink.get_links(netlink.link_lookup(ifname=interface)[0])[0].get_attr("IFLA_ADDRESS"))
-
     def _switch_offload(self) -> dict[str, bool]:
         """Switch segmentation offload everywhere, and answer what is in force. Raises BackendError if it is not as asked."""
-        found: list[dict[str, bool]] = []
-
-        def switch(netlink: IPRoute) -> None:
-            for link in netlink.get_links():
-                if (
-                    link.get_attr("IFLA_IFNAME") != "lo"
-                    and (link.get_attr("IFLA_LINKINFO") or _NONE).get_attr("IFLA_INFO_KIND") == "veth"
-                ):
-                    found.append(offload.switch(link.get_attr("IFLA_IFNAME"), self.spec.offload))
-
-        switch(self.netlink)
+        found = [
+            offload.switch(link.get_attr("IFLA_IFNAME"), self.spec.offload)
+            for link in self.netlink.get_links()
+            if (link.get_attr("IFLA_LINKINFO") or _NONE).get_attr("IFLA_INFO_KIND") == "veth"
+        ]
         for host in self.pids:
-            with self.inside(host), IPRoute() as netlink:
-                switch(netlink)
+            with self.inside(host):
+                found += [offload.switch(interface.name, self.spec.offload) for interface in self._net[host].intfList()]
         wrong = [state for state in found if set(state.values()) != {self.spec.offload}]
         if wrong:
             raise BackendError(f"segmentation offload could not be switched {'on' if self.spec.offload else 'off'}: {wrong[0]}")
@@ -242,15 +227,3 @@ class _NoAttributes:
 
 _NONE = _NoAttributes()
 
-
-def _sysctl(name: str, value: str) -> None:
-    path = Path("/proc/sys") / name.replace(".", "/")
-    try:
-        path.write_text(value)
-        found = path.read_text().strip()
-    except OSError as error:
-        if "ipv6" in name and not path.parent.exists():
-            return  # a kernel without IPv6 has nothing to switch off
-        raise BackendError(f"cannot set {name} = {value} in a network namespace: {error}") from error
-    if found != value:
-        raise BackendError(f"{name} should be {value}, the kernel says {found}")

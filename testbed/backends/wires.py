@@ -13,6 +13,7 @@ Bridges learn nothing they could forget, run no spanning tree and no multicast s
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,21 +31,26 @@ class Wire:
 
 
 class Wires:
-    """Makes the wires of a network; all their ports live in the namespace of the netlink socket."""
+    """Makes the wires of a network; all their ports live in the namespace of the netlink socket and of the caller."""
 
     def __init__(self, netlink: IPRoute, two_stages: bool) -> None:
         self.made: dict[str, Wire] = {}
         self._netlink = netlink
         self._two_stages = two_stages
 
-    def connect(self, link: str, ends: tuple[tuple[str, int], tuple[str, int]]) -> None:
-        """Make a wire between two interfaces that come to be by it: (name, process in whose network namespace) of a and b."""
+    @staticmethod
+    def mac(wire: int, end: int) -> str:
+        """Hardware address of the interface at end 1 (a) or 2 (b) of a wire, which are numbered from 1 as they are made."""
+        return f"02:00:00:{wire >> 8:02x}:{wire & 0xFF:02x}:{end:02x}"
+
+    def connect(self, link: str, ends: tuple[tuple[str, int], tuple[str, int]]) -> tuple[str, str]:
+        """Make a wire between two interfaces that come to be by it: (name, process in whose network namespace) of a and b.
+
+        Returns their hardware addresses.
+        """
         k = len(self.made) + 1
         for (name, pid), port, number in zip(ends, (f"w{k}a", f"w{k}b"), (1, 2), strict=True):
-            address = f"02:00:00:00:{k:02x}:{number:02x}" if k < 256 else None
-            peer: dict[str, Any] = {"ifname": name, "net_ns_pid": pid}
-            if address is not None:
-                peer["address"] = address
+            peer: dict[str, Any] = {"ifname": name, "net_ns_pid": pid, "address": self.mac(k, number)}
             self._netlink.link("add", kind="veth", ifname=port, peer=peer)
         if self._two_stages:
             self._netlink.link("add", kind="veth", ifname=f"w{k}m", peer={"ifname": f"w{k}n"})
@@ -54,10 +60,11 @@ class Wires:
         else:
             self._bridge(f"wire{k}", (f"w{k}a", f"w{k}b"))
             self.made[link] = Wire(link, {"up": f"w{k}b", "down": f"w{k}a"}, None)
+        return self.mac(k, 1), self.mac(k, 2)
 
     def index(self, name: str) -> int:
         """Interface index of a port."""
-        return int(self._netlink.link_lookup(ifname=name)[0])
+        return socket.if_nametoindex(name)
 
     def _bridge(self, name: str, ports: tuple[str, str]) -> None:
         # Time in hundredths of a second. With two ports a frame from one goes to the other, whatever was learnt.
@@ -73,11 +80,14 @@ class Wires:
 class WireLink(Link):  # type: ignore[misc]
     """A Mininet link whose two interfaces are joined by a wire. Use with `functools.partial(WireLink, wires=...)`."""
 
+    macs: tuple[str, str]
+
     def __init__(self, node1: Any, node2: Any, *, wires: Wires, link_name: str, **options: Any) -> None:
         self._wires = wires
         self._name = link_name
         options["addr1"] = options["addr2"] = None  # the wire gives addresses; Mininet's would be random
         super().__init__(node1, node2, **options)
+        self.intf1.mac, self.intf2.mac = self.macs
 
     def makeIntfPair(  # noqa: N802 (Mininet's name)
         self,
@@ -90,4 +100,4 @@ class WireLink(Link):  # type: ignore[misc]
         deleteIntfs: bool = True,  # noqa: N803
     ) -> None:
         """Called by Mininet to make both interfaces."""
-        self._wires.connect(self._name, ((intfname1, node1.pid), (intfname2, node2.pid)))
+        self.macs = self._wires.connect(self._name, ((intfname1, node1.pid), (intfname2, node2.pid)))
