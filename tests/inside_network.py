@@ -6,7 +6,9 @@ What must come out is in `test_emulated_network.py`.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
 import time
 from typing import Any
 
@@ -19,6 +21,11 @@ from topologies import three_tier, two_sites
 from topologies.addresses import address
 from topologies.layout import Layout
 from topologies.mininet_topo import Sizes
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # Mininet 2.3 on newer Pythons
+    from mininet.node import Host
+    from mininet.nodelib import LinuxBridge
 
 FLOWS, CLOSE = 3, 0.03
 """How many flows may be tried until a message is this close to what its link allows: a busy machine may hold up any one."""
@@ -42,6 +49,34 @@ def everyone_reaches_everyone(topology: str) -> Any:
     reached = [made.ping(source, address(plan, target, source)) for source, target in pairs]
     frames = sum(after.packets - before[key].packets for key, after in made.counters().items())
     return {"reached": reached, "frames": frames, "hops": sum(2 * len(plan.path(*pair)) for pair in pairs)}
+
+
+def mininet_hosts() -> Any:
+    """What Mininet's own ways say of hosts and bridges that were set up without its commands."""
+    made = network(three_tier.layout(Sizes(1, 2)))
+    net = made._net
+    before = [node.shell is None for node in (*net.hosts, *net.switches)]
+    return {
+        "without_shell": before,
+        "kinds": [isinstance(net["d1"], Host), isinstance(net["s1"], LinuxBridge)],
+        "words": net["d1"].cmd("echo from a shell").strip(),
+        "namespace": net["d1"].cmd("readlink /proc/self/ns/net").strip() == os.readlink(made.namespace("d1")),
+        "address": [net["e1"].IP() in net["e1"].cmd("ip -4 addr show up"), net["e1"].IP()],
+        "mac": net["e1"].defaultIntf().MAC() in net["e1"].cmd("ip link"),
+        "popen": net["e2"].popen(["readlink", "/proc/self/ns/net"]).communicate()[0].decode().strip()
+        == os.readlink(made.namespace("e2")),
+        "bridge": sorted(link.get_attr("IFLA_IFNAME") for link in made.netlink.get_links(kind="bridge")),
+        "ports": net["s1"].cmd("ip -o link show master s1").count("s1-eth"),
+        "up": net["e1"].defaultIntf().isUp(),
+        "ended": _ended(made),
+    }
+
+
+def _ended(made: EmulatedNetwork) -> bool:
+    """Whether hosts are gone, holders and all, when the network was stopped."""
+    pids = list(made.pids.values())
+    made.stop()
+    return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
 def accuracy() -> Any:

@@ -56,6 +56,24 @@ def test_everyone_reaches_everyone_and_frames_cross_only_the_links_of_their_path
     assert found["frames"] == found["hops"]
 
 
+def test_hosts_are_mininets_and_get_a_shell_when_a_command_asks_for_one() -> None:
+    found = measured("mininet_hosts")
+    assert all(found.pop("without_shell"))
+    assert found.pop("address") == [True, "10.0.0.2"]
+    wires = [f"wire{k}{half}" for k in range(1, 6) for half in ("a", "b")]
+    assert set(found.pop("bridge")) - {*wires, *(f"wire{k}" for k in range(1, 6))} == {"s1", "s2"}
+    assert found == {
+        "kinds": [True, True],
+        "words": "from a shell",
+        "namespace": True,
+        "mac": True,
+        "popen": True,
+        "ports": 4,
+        "up": True,
+        "ended": True,
+    }
+
+
 @pytest.mark.slow
 def test_a_message_takes_what_the_rate_and_the_framing_say() -> None:
     for case, errors in measured("accuracy").items():

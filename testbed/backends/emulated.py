@@ -226,4 +226,3 @@ class _NoAttributes:
 
 
 _NONE = _NoAttributes()
-

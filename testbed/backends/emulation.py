@@ -34,9 +34,15 @@ _CAPTURE_GRACE_S = 10.0
 
 
 class Emulation:
-    """Network, agents and captures, and the requests that reach them."""
+    """Network, agents and captures, and the requests that reach them.
 
-    def __init__(self, channel: socket.socket, start_zygote: Spawn = spawn) -> None:
+    `wall`: seconds on the wall, also where the machine's clocks are virtual.
+    """
+
+    def __init__(
+        self, channel: socket.socket, start_zygote: Spawn = spawn, wall: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._wall = wall
         self._channel = channel
         self._start_zygote = start_zygote
         self._selector = selectors.DefaultSelector()
@@ -69,12 +75,12 @@ class Emulation:
             self._idle.sample()
 
     def _build(self, spec: EmulationSpec) -> None:
-        start = time.perf_counter()
+        start = self._wall()
         if spec.agents is not None:  # loading models takes longer than building the network
             self._agents = Agents(spec.agents, spec.network.congestion_control, self._start_zygote)
             self._selector.register(self._agents.channel, selectors.EVENT_READ)
         self._network = EmulatedNetwork(spec.network)
-        network_s = time.perf_counter() - start
+        built = self._wall()
         round_trips = idle_rtt.measure(self._network)  # before anybody else is on the links, and in no count
         self._before = self._network.counters()
         for link, path in spec.captures.items():
@@ -82,8 +88,8 @@ class Emulation:
         agents: Fields = {}
         if self._agents is not None:
             agents = self._agents.start({host: str(self._network.namespace(host)) for host in spec.agents.configs})  # type: ignore[union-attr]
-        seconds = {"network_start_s": network_s, "start_s": time.perf_counter() - start}
-        facts = {**self._network.describe(), "idle_round_trips": round_trips, **seconds, **agents}
+        wall = {"network_s": round(built - start, 3), "agents_s": round(self._wall() - built, 3)}
+        facts = {**self._network.describe(), "idle_round_trips": round_trips, "wall": wall, **agents}
         self._send({"event": "ready", "describe": facts})
         self._tell_deaths()
 

@@ -34,6 +34,8 @@ class _LateShell(Node):  # type: ignore[misc]
     netlink: IPRoute
     """A netlink socket in the node's network namespace."""
 
+    pid: int
+
     @classmethod
     def setup(cls) -> None:
         """Called by Mininet to look for programs; `testbed.backends.mininet_support` has."""
@@ -136,6 +138,9 @@ class NetlinkBridge(_LateShell, LinuxBridge):  # type: ignore[misc]
 class NetlinkInterface(Intf):  # type: ignore[misc]
     """An interface of one of the nodes above, set up over its node's netlink socket."""
 
+    ip: str | None
+    prefixLen: int | None  # noqa: N815 (Mininet's name)
+
     @property
     def index(self) -> int:
         """Number of the interface in its node's namespace."""
@@ -174,7 +179,7 @@ class NetlinkInterface(Intf):  # type: ignore[misc]
         self.node.netlink.link("set", index=self.index, address=macstr)
         self.mac = macstr
 
-    def isUp(self, setUp: bool = False) -> bool:  # noqa: N802, N803 (Mininet's names)
+    def isUp(self, setUp: bool = False) -> bool:  # noqa: N802 (Mininet's names)
         """Whether it is up; `setUp`: switch it on first."""
         if setUp:
             self.node.netlink.link("set", index=self.index, state="up")
@@ -187,4 +192,3 @@ class NetlinkInterface(Intf):  # type: ignore[misc]
             self.node.netlink.link("del", index=found[0])
         self.node.delIntf(self)
         self.link = None
-

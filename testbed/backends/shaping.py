@@ -83,14 +83,15 @@ class Shaper:
         self._tc("add", "htb", first, handle=_HTB, parent=_GATE | 1, default=_CLASS & 0xFFFF)
         self._class("add-class", rate)
         self._tc("add", "bfifo", first, handle=_QUEUE, parent=_CLASS, limit=queue)
+        self._refuse_without_netem(state)
         if second is not None:
             self._netem("add", state)
-        self.apply(state)
+        self._gate(shut=state.rate_bps < OUTAGE_BELOW_BPS)
+        self.check()
 
     def apply(self, state: LinkState) -> None:
         """Put a state in force, in place, and read it back. Raises BackendError if the kernel holds something else."""
-        if self._second is None and (state.delay_s > 0.0 or state.loss > 0.0):
-            raise BackendError(f"link {self.name!r}: delay and loss need the kernel module sch_netem, which is not here")
+        self._refuse_without_netem(state)
         if state.rate_bps < OUTAGE_BELOW_BPS:
             self._gate(shut=True)
         else:
@@ -104,6 +105,10 @@ class Shaper:
         moved = (state.rate_bps < OUTAGE_BELOW_BPS) != (self.state.rate_bps < OUTAGE_BELOW_BPS)
         self.state = state
         self.check(with_gate=moved)
+
+    def _refuse_without_netem(self, state: LinkState) -> None:
+        if self._second is None and (state.delay_s > 0.0 or state.loss > 0.0):
+            raise BackendError(f"link {self.name!r}: delay and loss need the kernel module sch_netem, which is not here")
 
     def check(self, with_gate: bool = True) -> None:
         """Raise BackendError unless the kernel's state is `self.state`. `with_gate`: look at the gate too (a slow dump)."""

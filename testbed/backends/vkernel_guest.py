@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
-import mmap
 import os
 import shutil
 import signal
 import socket
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from testbed.backends import isolation
 from testbed.backends.base import Support
 from testbed.backends.mininet import MininetBackend
 from testbed.backends.netspec import EmulationSpec
+from testbed.backends.vkernel_heap import PRELOADED_MIB, SettlingModel, settle_heap
 from testbed.scenario.schema import Scenario
 from topologies.layout import Layout
 
@@ -57,12 +59,16 @@ class Child:
 
 
 class GuestBackend(MininetBackend):
-    """Runs a scenario's network in this kernel. `models`: captured file by model name; empty where only sizes travel."""
+    """Runs a scenario's network in this kernel. `models`: captured file by model name; empty where only sizes travel.
+    `wall`: seconds on the wall."""
 
     name = "vkernel"
 
-    def __init__(self, models: Mapping[str, str], capture_dir: Path | str | None = None) -> None:
+    def __init__(
+        self, models: Mapping[str, str], capture_dir: Path | str | None = None, wall: Callable[[], float] = time.perf_counter
+    ) -> None:
         super().__init__(capture_dir)
+        self._wall = wall
         self._files = dict(models)
 
     def support(self, scenario: Scenario) -> Support:
@@ -93,7 +99,7 @@ class GuestBackend(MininetBackend):
 
             gone = contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError)
             with socket.socket(fileno=os.dup(channel.fileno())) as own, gone:
-                Emulation(own, _zygote).serve()
+                Emulation(own, _zygote, self._wall).serve()
 
         shutil.rmtree(isolation.PRIVATE / "d3", ignore_errors=True)  # of an earlier network
         return fork(serve, keep=(channel.fileno(), words.fileno()))
@@ -118,6 +124,7 @@ def preload(tensors: str = "real") -> None:
     """Import it, into a heap of pages that lie together."""
     if tensors == "real":
         settle_heap(PRELOADED_MIB)
+    gc.disable()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Mininet 2.3 on newer Pythons
         for name in (*PRELOADED, *(PRELOADED_FOR_TENSORS if tensors == "real" else ())):
@@ -126,6 +133,9 @@ def preload(tensors: str = "real") -> None:
         import torch
 
         torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would write into, and so copy, every page that holds an object
+    gc.enable()
 
 
 def fork(function: Callable[[], None], keep: tuple[int, ...] = ()) -> Child:
@@ -155,46 +165,17 @@ def _child(function: Callable[[], None], keep: tuple[int, ...]) -> NoReturn:
         os._exit(status)
 
 
-PRELOADED_MIB = 192
-"""Heap that the imports take, and some more."""
-
-
-def agent_heap_mib(largest_bytes: int) -> int:
-    """Heap that an agent gets in one piece; `largest_bytes`: inputs and output of the model's largest vertex."""
-    return min(512, 32 + (8 * largest_bytes >> 20))
-
-
-def settle_heap(mib: int) -> None:
-    """Back the next so many MiB of this process's heap with pages that lie together. Does nothing where the kernel refuses.
-
-    Every run of pages that lie together is one mapping of the process that carries this one on the host, which may have 65530
-    of them; imports and torch touch memory in an order that would make nearly each page its own run.
-    """
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype = ctypes.c_void_p
-    size = mib << 20
-    block = libc.malloc(ctypes.c_size_t(size))
-    if block:
-        start = -(-block // mmap.PAGESIZE) * mmap.PAGESIZE
-        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(block + size - start - mmap.PAGESIZE), _MADV_POPULATE_WRITE)
-        libc.free(ctypes.c_void_p(block))
-
-
-_MADV_POPULATE_WRITE = 23
-
-
 def _zygote(theirs: socket.socket) -> Child:
     from d3node.graph import LayerGraph
     from d3node.zygote import Zygote
 
     class GuestZygote(Zygote):
-        def _agent(self, request: dict[str, Any], errors: int, ready: int) -> NoReturn:
-            sizes = [0]
-            for model in self._models.values():
+        def _load(self, request: dict[str, Any]) -> dict[str, Any]:
+            answer = super()._load(request)
+            for name, model in self._models.items():
                 if not isinstance(model, LayerGraph):
-                    sizes += [v.output_bytes + sum(model.graph[i].output_bytes for i in v.inputs) for v in model.graph]
-            settle_heap(agent_heap_mib(max(sizes)))
-            super()._agent(request, errors, ready)
+                    self._models[name] = SettlingModel(model.program, model.normalisation)
+            return answer
 
     def serve() -> None:
         gone = contextlib.suppress(BrokenPipeError, ConnectionResetError)

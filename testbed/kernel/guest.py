@@ -109,16 +109,18 @@ class _Guest:
         self._event_virtual_s = 0.0
         self._last_event = "none"
         self._command: list[str] = []
+        self._begun = self._booted = self._moved = time.monotonic()
+        self._resident_kib = 0
 
     def run(self) -> Outcome:
-        begun = self._moved = time.monotonic()
         process = self._boot()
         with (self._spool / "events").open("rb") as events:
             try:
                 while process.poll() is None and self._end is None:
                     time.sleep(_POLL_S)
                     self._take(events)
-                    self._judge(begun)
+                    self._judge()
+                    self._weigh(process.pid)
                 self._take(events)
                 if self._end is not None:
                     with suppress(subprocess.TimeoutExpired):  # switching off takes a moment
@@ -132,17 +134,22 @@ class _Guest:
             raise BackendError(f"the guest ended without a result (status {process.returncode}){self._tail()}")
         if "error" in self._end:
             raise self._error(self._end)
-        return Outcome(self._end["result"], self.facts(time.monotonic() - begun))
+        return Outcome(self._end["result"], self.facts())
 
-    def facts(self, wall_s: float) -> Fields:
-        """For manifests."""
+    def facts(self) -> Fields:
+        """For manifests. `boot_s`: wall seconds until the guest's first process ran. `peak_mib`: memory of this machine that the
+        guest took, `mapped_mib` of it for mapped files."""
+        mapped = offsets(self._job.mapped, end=True)[-1]
         return {
             "version": self._kernel.version,
             "config_hash": self._kernel.config_hash,
             "boot_line": " ".join(self._command[1:]),
             "virtual_s": round(self._virtual_s, 6),
-            "wall_s": round(wall_s, 3),
+            "wall_s": round(time.monotonic() - self._begun, 3),
+            "boot_s": round(self._booted - self._begun, 3),
             "memory_mib": self._job.memory_mib,
+            "mapped_mib": mapped >> 20,
+            "peak_mib": (self._resident_kib >> 10) + (mapped >> 20),
         }
 
     # -- starting -------------------------------------------------------------------------------------------------------------
@@ -201,18 +208,26 @@ class _Guest:
             self._virtual_s = self._event_virtual_s = max(self._virtual_s, fields["virtual_s"])
             self._last_event = fields["event"]
             if fields["event"] == "started":
-                self._started = fields
+                self._started, self._booted = fields, time.monotonic()
             elif fields["event"] == "end":
                 self._end = fields
             else:
                 self._listener(fields)
 
-    def _judge(self, begun: float) -> None:
+    def _weigh(self, pid: int) -> None:
+        """The kernel's own process maps all of the guest's memory, and gives nothing back before it ends."""
+        with suppress(OSError, ValueError):
+            status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+            _, found, rest = status.partition("VmHWM:")
+            if found:
+                self._resident_kib = max(self._resident_kib, int(rest.split(maxsplit=1)[0]))
+
+    def _judge(self) -> None:
         """Raise RunError for a guest that takes too long or does not get on."""
         limits, now = self._limits, time.monotonic()
         if self._end is not None:
             return
-        if limits.wall_s is not None and now - begun > limits.wall_s:
+        if limits.wall_s is not None and now - self._begun > limits.wall_s:
             raise RunError(f"the run was stopped at its limit of {limits.wall_s:g} s of wall-clock time{self._where()}")
         if now - self._moved > limits.still_s:
             raise RunError(
@@ -259,28 +274,25 @@ MAPPER = "/dev/mmapper"
 """Memory of the host in the guest: no page of it is faulted in, copied, or counted against the guest's own memory."""
 
 
-def offsets(files: Sequence[Path]) -> list[int]:
-    """Where each of a job's mapped files begins in `MAPPER`."""
-    found, place = [], 0
+def offsets(files: Sequence[Path], end: bool = False) -> list[int]:
+    """Where each of a job's mapped files begins in `MAPPER`, and with `end` where the last one ends."""
+    found = [0]
     for file in files:
-        found.append(place)
-        place += -(-file.stat().st_size // _PAGE) * _PAGE
-    return found
+        found.append(found[-1] + -(-file.stat().st_size // _PAGE) * _PAGE)
+    return found if end else found[:-1]
 
 
 def _shared(files: Sequence[Path]) -> int:
     """A file without a name, and so without remains, that holds these one after the other."""
+    *places, end = offsets(files, end=True)
+    if end >= 1 << 31:
+        raise BackendError(f"all models together are {end >> 20} MiB; the guest can map 2047 MiB")
     descriptor = os.memfd_create("d3-guest")
-    end = 0
-    for file, place in zip(files, offsets(files), strict=True):
+    for file, place in zip(files, places, strict=True):
         with file.open("rb") as source:
             os.lseek(descriptor, place, os.SEEK_SET)
             while os.sendfile(descriptor, source.fileno(), None, 1 << 30):
                 pass
-            end = place + -(-os.fstat(source.fileno()).st_size // _PAGE) * _PAGE
-    if end >= 1 << 31:
-        os.close(descriptor)
-        raise BackendError(f"all models together are {end >> 20} MiB; the guest can map 2047 MiB")
     os.ftruncate(descriptor, end + 2 * _PAGE)  # the kernel forgets the last page of such a region
     return descriptor
 

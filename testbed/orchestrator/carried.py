@@ -38,13 +38,13 @@ def run(scenario: Scenario, backend: Carrier, out_dir: Path | str, listener: Lis
         "ticks_per_s": stopwatch.ticks_per_s(),
         "capture_dir": None if capture_dir is None else str(Path(capture_dir).resolve()),
     }
-    listen = listener or (lambda _event: None)
     started, reason = now_utc(), ""
     facts: dict[str, Any] = {}
+    marks = _Marks(listener or (lambda _event: None))
     try:
-        listen({"event": "booting"})
+        marks({"event": "booting"})
         job = Carried("testbed.orchestrator.carried:inside", arguments, folder, scenario.run.wall_limit)
-        facts = backend.carry(scenario, job, listen)
+        facts = backend.carry(scenario, job, marks)
     except KeyboardInterrupt:
         reason = "the run was interrupted"
         raise
@@ -52,11 +52,37 @@ def run(scenario: Scenario, backend: Carrier, out_dir: Path | str, listener: Lis
         reason = str(error)
         raise
     finally:
-        _complete(folder, started, reason, facts)
+        _complete(folder, started, reason, facts, marks)
     return summarise(folder)
 
 
-def _complete(folder: Path, started: str, reason: str, facts: Mapping[str, Any]) -> None:
+class _Marks:
+    """Passes events on, and remembers the moment on the wall at which each kind came first."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._begun = walltime.Stopwatch.now()
+        self._first: dict[str, float] = {}
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self._first.setdefault(event["event"], walltime.Stopwatch.now() - self._begun)
+        self._listener(event)
+
+    def wall(self, guest: Mapping[str, Any], inside: Mapping[str, float]) -> dict[str, float]:
+        """Seconds that the parts of a run took: see docs/run_folder.md. `guest`: facts of it, `inside`: what it measured."""
+        first = self._first
+        found = {name: guest[name] for name in ("boot_s",) if name in guest}
+        if {"booting", "loading", "loaded"} <= first.keys():
+            found["prepare_s"] = first["loading"] - first["booting"] - guest.get("boot_s", 0.0)
+            found["imports_s"] = first["loaded"] - first["loading"]
+        found.update(inside)
+        if "progress" in first:
+            found["first_request_s"] = first["progress"]
+        found["total_s"] = walltime.Stopwatch.now() - self._begun
+        return {name: round(value, 3) for name, value in found.items()}
+
+
+def _complete(folder: Path, started: str, reason: str, facts: Mapping[str, Any], marks: _Marks) -> None:
     """What only this side knows: dates, this machine, the guest's figures, and how the run ended if it could not say so."""
     path = folder / "manifest.json"
     try:
@@ -64,6 +90,7 @@ def _complete(folder: Path, started: str, reason: str, facts: Mapping[str, Any])
     except (OSError, ValueError):
         return  # it had not begun
     backend = {**manifest.get("backend", {}), "guest": {key: value for key, value in facts.items() if key != "result"}}
+    backend["wall"] = marks.wall(facts, backend.get("wall", {}))
     manifest.update(started=started, ended=now_utc(), machine=provenance.machine(), git=provenance.git_state(), backend=backend)
     if reason:
         manifest["reason"] = reason
@@ -88,9 +115,9 @@ def inside(
     asked = from_plain(scenario)
     vkernel_guest.preload(asked.compute.tensors)
     emit("loaded")
-    walltime.Stopwatch.now = stopwatch.Stopwatch(ticks_per_s)
+    walltime.Stopwatch.now = wall = stopwatch.Stopwatch(ticks_per_s)
     own = asked.run.model_copy(update={"wall_limit": None, "time_scale": 1.0})  # the host has the clock on the wall
-    backend = vkernel_guest.GuestBackend(models, capture_dir)
+    backend = vkernel_guest.GuestBackend(models, capture_dir, wall)
 
     def listen(event: dict[str, Any]) -> None:
         emit(**event)
