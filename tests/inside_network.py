@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-import warnings
 import time
+import warnings
 from typing import Any
 
 from benchmarks._flows import ideal_s, open_flow
