@@ -56,7 +56,7 @@ class LinkBytes:
 @dataclass(slots=True)
 class Figures:
     """What the reports say of one request. Seconds are times during which at least one host or transfer of the kind was busy;
-    `queue_s` and `overrun_s` are sums. `sent_bytes` and `received_bytes` are all hosts' own totals."""
+    `queue_s` and `overrun_s` are sums. `sent_bytes` and `received_bytes` are all hosts' own totals; `tiles` counts by host."""
 
     queue_s: float = 0.0
     compute_s: dict[Tier, float] = field(default_factory=lambda: {"device": 0.0, "edge": 0.0, "cloud": 0.0})
@@ -70,6 +70,7 @@ class Figures:
     overrun_s: float = 0.0
     sent_bytes: int = 0
     received_bytes: int = 0
+    tiles: dict[str, int] = field(default_factory=dict)
 
 
 class Ledger:
@@ -142,6 +143,8 @@ class Ledger:
                 if record["what"] == "compute":
                     figures.queue_s += record["queued_s"]
                     figures.overrun_s += record["overrun_s"]
+                    if "tile" in record:
+                        figures.tiles[host] = figures.tiles.get(host, 0) + 1
                     self.compute_s += 0.0 if warmup else span[1] - span[0]
                     compute.setdefault(tier, []).append(span)
                     continue

@@ -26,6 +26,7 @@ INFERENCES: dict[str, str] = {
     "backbone_bytes": "application bytes to the cloud over backbone or cellular links",
     "weights_bytes": "application bytes of weights that servers had been sent by then (planners that upload the model)",
     "overrun_s": "by how much real computation outlasted the modelled time, summed",
+    "tiles": "how many tiles each edge host computed (`e1:3 e2:5`), those of every stack together; empty where nothing was tiled",
     "correct": "true when the answer is the whole model's: bit-equal, or for tiles within 1e-5 of the largest magnitude and the "
     "same five best classes; empty where only sizes travel",
     "max_rel_error": "largest absolute difference from the whole model's answer over its largest magnitude",

@@ -36,6 +36,7 @@ def inference(
         figures.backbone_bytes,
         request.weights_bytes,
         seconds(figures.overrun_s),
+        " ".join(f"{host}:{count}" for host, count in sorted(figures.tiles.items())),
         "" if verdict is None else "true" if verdict.correct else "false",
         "" if verdict is None else f"{verdict.max_rel_error:.3e}",
         request.error,

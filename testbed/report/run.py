@@ -19,7 +19,7 @@ import pandas as pd
 from testbed.errors import InputError
 from testbed.orchestrator.columns import INFERENCES, LINKS
 
-_NAMES = ("model", "planner", "device", "error", "error_text", "link", "direction", "kind")
+_NAMES = ("model", "planner", "device", "error", "error_text", "tiles", "link", "direction", "kind")
 _TRUTHS = ("warmup", "correct")
 _WHOLE = ("request", "epoch", "input")
 _TEXT = frozenset((*_NAMES, *_TRUTHS, *_WHOLE))
