@@ -66,7 +66,7 @@ class Observer:
         self.clairvoyant = knowledge == "true"
         self._weight = smoothing
         self._nominal = replace(truth, links=dict(truth.links), shares=dict(truth.shares))
-        self._networks: dict[str, NetworkState] = {}
+        self._networks: dict[Pair, NetworkState] = {}
         self._delays: dict[Pair, float] = {}
         self._rates: dict[Pair, float] = {}
         self._speeds: dict[str, float] = {}
@@ -86,9 +86,9 @@ class Observer:
         """The network as believed (or known) for one device."""
         if self.clairvoyant:
             return self._truth.network(site)
-        state = self._networks.get(site.device)
+        state = self._networks.get((site.device, site.leader))
         if state is None:
-            state = self._networks[site.device] = self._nominal.network(site)
+            state = self._networks[site.device, site.leader] = self._nominal.network(site)
         for name, (source, target) in _pairs(site).items():
             rate = self._told_rates.get((source, target))
             if rate is not None:

@@ -15,7 +15,7 @@ from d3node.errors import NodeError
 from testbed.backends.base import LinkCounters, Session
 from testbed.costs.network import MESSAGE_HEADER_BYTES
 from testbed.errors import AgentError, RunError, TestbedError
-from testbed.orchestrator import rows
+from testbed.orchestrator import joint, rows
 from testbed.orchestrator.account import WIDE_AREA_ROLES, Ledger, LinkBytes
 from testbed.orchestrator.control import Fleet
 from testbed.orchestrator.epochs import Epochs
@@ -91,8 +91,7 @@ class PairRun:
         self._uploading = Uploading(self._planners, self._planner_object, self._model, stage.fleet, self._ledger, self._uploaded)
         try:
             await self._uploading.begin()
-            for planner in self._planners.values():
-                await planner.first()
+            await joint.first(self._planners, self._planner_object)
             await self._while_well(self._warm_up())
             self._start = self._loop.time()
             beside = (stage.replay.run(self._start), self._control(), self._uploading.run(), *self._probes())
@@ -224,13 +223,9 @@ class PairRun:
             if not watched:
                 continue
             if self._observer.clairvoyant:
-                changed = self._observer.changed
-                for planner in self._planners.values():
-                    if changed or planner.watching:
-                        await planner.tick(None)
+                await joint.tick(self._planners, self._planner_object, None, self._observer.changed)
             elif fresh := self._observer.take_fresh():
-                for planner in self._planners.values():
-                    await planner.tick(fresh)
+                await joint.tick(self._planners, self._planner_object, fresh)
 
     def _probes(self) -> list[Coroutine[Any, Any, None]]:
         if self._scenario.planning.probe_interval is None:

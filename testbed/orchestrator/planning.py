@@ -19,7 +19,7 @@ from testbed.orchestrator.plan_cache import PlanCache
 from testbed.orchestrator.trigger import Cusum, Key, Trigger
 from testbed.orchestrator.walltime import timed
 from testbed.orchestrator.world import ModelFacts, Site
-from testbed.planners.base import Change, Decision, Planner, Problem
+from testbed.planners.base import Change, Decision, JointPlanner, Planner, Problem
 from testbed.planners.evaluate import critical_path
 from testbed.planners.memory import check_capacities
 from testbed.planners.objective import objective_s
@@ -77,14 +77,18 @@ class DevicePlanner:
 
     async def tick(self, fresh: set[Key | Pair] | None) -> None:
         """One turn of the control loop; `fresh` is what was sampled since the last (None: everything)."""
-        if self._table.replan == "never" or (fresh is not None and not fresh):
-            return
-        keys = None if fresh is None else self._observer.keys(self._site, fresh)
-        if keys is not None and not keys:
-            return
-        change = self._trigger.sample(self._observer.values(self._site), keys)
+        change = self.change(fresh)
         if change is not None:
             await self._decide(change)
+
+    def change(self, fresh: set[Key | Pair] | None) -> Change | None:
+        """What has changed so much, for so long, that this device needs a new plan."""
+        if self._table.replan == "never" or (fresh is not None and not fresh):
+            return None
+        keys = None if fresh is None else self._observer.keys(self._site, fresh)
+        if keys is not None and not keys:
+            return None
+        return self._trigger.sample(self._observer.values(self._site), keys)
 
     @property
     def watching(self) -> bool:
@@ -108,7 +112,18 @@ class DevicePlanner:
             requests_per_s=self._requests_per_s,
             absent=self.absent,
             capacities=self._capacities,
+            leaders=self._leaders() if isinstance(self._planner, JointPlanner) else {},
         )
+
+    def _leaders(self) -> dict[str, NetworkState]:
+        """What is known of the network, with every edge host as the leader."""
+        return {host: self._observer.network(self._site.led_by(host)) for host in sorted(self._site.edge_hosts)}
+
+    async def take(self, problem: Problem, decision: Decision, seconds: float, change: Change | None, reason: str) -> None:
+        """Use a decision that was made for several devices at once, in `seconds` for all of them."""
+        async with self._deciding:
+            await self._install(problem, decision, seconds, change, reason, "joint")
+            self._trigger.reset(self._observer.values(self._site))
 
     async def _decide(self, change: Change | None, reason: str = "first", network: NetworkState | None = None) -> None:
         async with self._deciding:
@@ -125,9 +140,17 @@ class DevicePlanner:
         else:
             decision = Decision(known, objective_s(problem, known), frozenset())
         self._trigger.reset(values, change if self._table.replan == "partial" else None)
+        how = "cache" if known is not None else "full" if change is None else self._table.replan
+        await self._install(problem, decision, seconds, change, reason, how)
+
+    async def _install(
+        self, problem: Problem, decision: Decision, seconds: float, change: Change | None, reason: str, how: str
+    ) -> None:
+        """Install a decision's plan where it differs from the present one (and is worth it), and record the decision."""
         current = self._epoch
         differs = current is None or not decision.plan.same_placement(current.plan)
-        installed = differs and (current is None or change is None or self._is_worth_it(problem, decision.plan, current.plan))
+        bound = current is None or change is None or how == "joint"  # of a joint decision nobody keeps his old part
+        installed = differs and (bound or (current is not None and self._is_worth_it(problem, decision.plan, current.plan)))
         if installed:
             try:
                 check_capacities(problem, decision.plan)
@@ -136,7 +159,9 @@ class DevicePlanner:
                 raise RunError(f"planner {self._name!r} made an illegal plan for {self._model.name!r}: {error}") from error
             if current is not None:
                 self._epochs.supersede(current)
-        how = "cache" if known is not None else "full" if change is None else self._table.replan
+            if (leader := self._epoch.plan.hosts["edge"]) in self._site.edge_hosts:
+                self._site = self._site.led_by(leader)
+        problem = problem.led_by(self.epoch.plan.hosts["edge"])
         self._record(
             {
                 **self._account(problem, decision, change, reason, seconds),
@@ -151,7 +176,8 @@ class DevicePlanner:
         """Whether a new plan is better than the present one, both as the planner sees the world now, by the hysteresis."""
         if self._table.hysteresis == 0.0:
             return True
-        return critical_path(problem, new).latency_s < (1.0 - self._table.hysteresis) * critical_path(problem, current).latency_s
+        new_s, current_s = (critical_path(problem.led_by(plan.hosts["edge"]), plan).latency_s for plan in (new, current))
+        return new_s < (1.0 - self._table.hysteresis) * current_s
 
     async def _ask(self, problem: Problem, change: Change | None) -> tuple[Decision, float]:
         """Ask the planner, beside the event loop where its clock is real, so that replay and requests go on meanwhile."""

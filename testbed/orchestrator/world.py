@@ -6,7 +6,7 @@ Built once from a scenario; starting the network is the backend's business, chan
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from d3node.graph import LayerGraph
 from d3node.model import ModelSpec, load_graph
@@ -35,6 +35,10 @@ class Site:
     def leader(self) -> str:
         """The edge host that leads the edge tier for this device."""
         return self.edge_hosts[0]
+
+    def led_by(self, leader: str) -> Site:
+        """The same site with another of its edge hosts as the leader."""
+        return replace(self, edge_hosts=(leader, *(host for host in self.edge_hosts if host != leader)))
 
     @property
     def hosts(self) -> dict[Tier, str]:

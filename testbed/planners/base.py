@@ -6,7 +6,7 @@ A planner author reads this file and writes one file; registration is an entry p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from d3node.graph import LayerGraph
@@ -22,8 +22,8 @@ class Problem:
     `hosts` names the leading host of each tier; `edge_hosts` all edge hosts of the device's site, the leader first.
     `options` are the scenario's `[planning.options]`; `requests_per_s` is the rate at which this device's requests come, None
     where the next one waits for the answer (one at a time). `absent[host]`: vertices whose weights a host does not hold yet.
-    `options` are the scenario's `[planning.options]`; `capacities` the memory limits of hosts in bytes, where they have one
-    (what counts as memory, and the check of every plan, is in `memory.py`).
+    `capacities` are the memory limits of hosts in bytes, where they have one (what counts as memory, and the check of every plan,
+    is in `memory.py`). `leaders[host]`: the network as it is when that edge host leads, for planners that choose the leader.
     """
 
     graph: LayerGraph
@@ -35,6 +35,15 @@ class Problem:
     requests_per_s: float | None = None
     absent: Mapping[str, frozenset[int]] = field(default_factory=dict)
     capacities: Mapping[str, float] = field(default_factory=dict)
+    leaders: Mapping[str, NetworkState] = field(default_factory=dict)
+
+    def led_by(self, leader: str) -> Problem:
+        """The same problem with another edge host as the leader; itself where nothing is known of that one."""
+        if leader == self.hosts["edge"] or leader not in self.leaders:
+            return self
+        others = tuple(host for host in self.edge_hosts if host != leader)
+        hosts: dict[Tier, str] = {**self.hosts, "edge": leader}
+        return replace(self, network=self.leaders[leader], hosts=hosts, edge_hosts=(leader, *others))
 
 
 @dataclass(frozen=True)
@@ -84,3 +93,11 @@ class Uploader(Protocol):
     """What a planner may have besides: its server starts with no weights, and this says what it is sent in which order."""
 
     def uploads(self, problem: Problem) -> Uploads: ...
+
+
+@runtime_checkable
+class JointPlanner(Protocol):
+    """What a planner may have besides: plans for all devices at once, by device. They may name other edge leaders than the
+    problems do."""
+
+    def plan_jointly(self, problems: Mapping[str, Problem]) -> Mapping[str, Decision]: ...

@@ -116,6 +116,11 @@ RANDOM_OPTIONS: dict[str, Option] = {
     "random_draw": Choice(("cuts", "vertices"), "cuts"),
     "random_draws": Number(1, 1, 10_000, whole=True),
 }
+DINA_OPTIONS: dict[str, Option] = {
+    "dina_pieces": Number(0, 0, 64, whole=True),
+    "dina_quota": Number(0, 0, 64, whole=True),
+    "dina_cloud": Choice(("off", "on"), "off"),
+}
 IONN_OPTIONS: dict[str, Option] = {
     "ionn_server": Choice(("cloud", "edge"), "cloud"),
     "ionn_k": Number(0.5, 0.01, 0.99),
@@ -174,6 +179,7 @@ BUILT_IN: dict[str, dict[str, Option]] = {
     "aofl": AOFL_OPTIONS,
     "deepthings": DEEPTHINGS_OPTIONS,
     "coedge": COEDGE_OPTIONS,
+    "dina": DINA_OPTIONS,
     "ionn-all": {"ionn_server": IONN_OPTIONS["ionn_server"]},
     "exhaustive": {"objective": Choice(OBJECTIVES, "latency")},
     "capacitated": CAPACITY_OPTIONS,

@@ -17,7 +17,7 @@ from testbed.costs.table import Costs
 from testbed.orchestrator.truth import TrueState
 from testbed.orchestrator.walltime import timed
 from testbed.orchestrator.world import Site, World
-from testbed.planners.base import Decision, Problem
+from testbed.planners.base import Decision, JointPlanner, Problem
 from testbed.planners.evaluate import Prediction, critical_path, objective_s
 from testbed.planners.memory import check_capacities
 
@@ -93,23 +93,36 @@ def forecasts(world: World, time_s: float = 0.0) -> Iterator[Forecast]:
     truth = state_at(world, time_s)
     bound = registry.planner(BOUND)
     for facts in world.models.values():
+        asked = {
+            site.device: _problem(world, site, facts.graph, _shared(facts.told_costs, truth), truth)
+            for site in world.sites.values()
+        }
+        together = {
+            name: timed(lambda planner=planner, asked=asked: planner.plan_jointly(asked))  # type: ignore[misc]
+            for name, planner in world.planners.items()
+            if isinstance(planner, JointPlanner)
+        }
         for site in world.sites.values():
-            told = _problem(world, site, facts.graph, _shared(facts.told_costs, truth), truth)
+            told = asked[site.device]
             true = replace(told, costs=_shared(facts.true_costs, truth))
             optimum_s = objective_s(replace(true, options={}), bound.plan(replace(true, options={})).plan)
             for name, planner in world.planners.items():
-                decision, planning_s = timed(lambda planner=planner, told=told: planner.plan(told))  # type: ignore[misc]
+                if name in together:
+                    decision, planning_s = together[name][0][site.device], together[name][1]
+                else:
+                    decision, planning_s = timed(lambda planner=planner, told=told: planner.plan(told))  # type: ignore[misc]
                 check_capacities(told, decision.plan)
+                led = true.led_by(decision.plan.hosts["edge"])
                 yield Forecast(
                     model=facts.name,
                     device=site.device,
                     planner=name,
-                    problem=true,
+                    problem=led,
                     decision=decision,
                     planning_s=planning_s,
-                    objective_s=objective_s(true, decision.plan),
+                    objective_s=objective_s(led, decision.plan),
                     optimum_s=optimum_s,
-                    prediction=critical_path(true, decision.plan),
+                    prediction=critical_path(led, decision.plan),
                 )
 
 
@@ -124,6 +137,7 @@ def _problem(world: World, site: Site, graph: LayerGraph, costs: Costs, truth: T
         options=scenario.planning.options,
         requests_per_s=scenario.requests.rate,
         capacities=world.capacities,
+        leaders={host: truth.network(site.led_by(host)) for host in site.edge_hosts},
     )
 
 
