@@ -20,10 +20,12 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.rtnl.tcmsg import plugins, sched_htb, sched_netem, sched_pfifo
 
+from testbed.backends import gate
 from testbed.backends.netspec import FRAME_BYTES, burst_bytes
 from testbed.errors import BackendError
 from testbed.scenario.state import LinkState
 
+assert gate.__name__ in repr(plugins["tbf"])  # importing it taught pyroute2
 plugins.setdefault("bfifo", sched_pfifo)  # same options (one limit), in bytes
 if not hasattr(sched_netem, "fix_request"):  # else pyroute2 0.9 takes netem's rate for an attribute of the message too, and fails
     sched_netem.fix_request = sched_htb.fix_request
@@ -33,7 +35,7 @@ OUTAGE_BELOW_BPS = 1000.0
 
 _GATE, _HTB, _CLASS, _QUEUE, _DELAY = 0x10000, 0x20000, 0x20001, 0x30000, 0x10000
 _OPEN_BYTES_S, _OPEN_BURST = 4_000_000_000, 1_000_000
-_SHUT_BYTES_S = 10  # a frame in 151 s; the kernel counts burst times in 32 bits
+_SHUT_BYTES_S = 10  # a frame in 151 s
 _NETEM_FRAMES = 100_000
 """Frames that the delay stage may hold; the rate stage before it decides how many there are."""
 

@@ -159,6 +159,26 @@ async def an_outage_holds_a_message_back_and_loses_nothing(session: Session, tol
         assert seconds <= (wire_s + outage_s) * (1 + tolerance.transfer) + late_s
 
 
+async def a_message_sent_in_an_outage_waits_for_its_end_and_no_longer(session: Session, tolerance: Tolerance) -> None:
+    """A message of a dozen packets, sent when the rate is 0 already: the link keeps them, and lets them go at once."""
+    loop = asyncio.get_running_loop()
+    state = LinkState(BACKBONE_BPS, tolerance.delay_s(BACKBONE_S))
+    async with fleet_of(session) as fleet:
+        await warm(fleet, "d1", "c1")
+        await session.apply_link("backbone", "up", LinkState(0.0, state.delay_s))
+        begun = loop.time()
+        message = asyncio.create_task(probe(fleet, "d1", "c1", 15_000))
+        await asyncio.sleep(0.1)
+        await session.apply_link("backbone", "up", state)
+        ended = loop.time()
+        seconds, sent = await message
+        wire_s = frame_bytes(sent) * 8 / BACKBONE_BPS
+        assert seconds >= 0.1 + (wire_s - 2 * SEGMENT * 8 / BACKBONE_BPS) * (
+            1 - tolerance.small
+        )  # a frame may pass the closing gate
+        assert seconds <= (ended - begun + wire_s) * (1 + tolerance.small) + tolerance.delay_s(ACCESS_S + BACKBONE_S) + 0.02
+
+
 async def two_streams_share_a_link_fairly(session: Session, tolerance: Tolerance) -> None:
     """Two devices send to the cloud at once: both take twice as long as one alone."""
     async with fleet_of(session) as fleet:
@@ -325,6 +345,7 @@ CHECKS: tuple[Check, ...] = (
     transfers_take_wire_bytes_over_rate_plus_delay,
     a_rate_change_holds_for_the_rest_of_a_message,
     an_outage_holds_a_message_back_and_loses_nothing,
+    a_message_sent_in_an_outage_waits_for_its_end_and_no_longer,
     two_streams_share_a_link_fairly,
     counters_hold_every_byte_that_was_sent,
     a_request_ends_in_the_whole_models_answer,
