@@ -35,4 +35,6 @@ def get_parameters(given: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-plugins["tbf"] = sys.modules[__name__]
+def teach() -> None:
+    """Let pyroute2 use this."""
+    plugins["tbf"] = sys.modules[__name__]
