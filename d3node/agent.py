@@ -330,7 +330,7 @@ class Agent:
             if error is not None:
                 outbox.post(Message("refused", {"id": identity, "error": type(error).__name__, "text": str(error)}))
             else:
-                outbox.post(Message("ok", {"id": identity}, answer))
+                outbox.post(Message("ok", {"id": identity, "label": model.label(seed)}, answer))
 
         self._compute.offload(lambda: numerics.whole(seed), answered)
 

@@ -32,10 +32,11 @@ device's comes before `done`). With exits, only hosts up to the tier of the exit
 `submit` goes to every device of a plan with `placed` vertices, each of which takes its own view of the input. A request that a
 host refuses to start (`submit` without a plan, say) ends with `failed` like any other.
 
-Answers in `ok`: probe -> rtt_s, one_way_s (sent_at to received_at at the peer), bytes, end (received_at) and gap_s (end minus
-received_at of the message before it on its connection; shorter than its way means that it queued behind that one);
-stats -> see `d3node.stats`; install -> epoch; configure -> name, tier, version; upload, when the peer keeps what it was sent ->
-vertices (kept), sizes [[wire bytes, messages] ..], start and end (of the way, in the receiver's time), reply_bytes.
+Answers in `ok`: whole -> label (the image's class in the model's data set, null without one); probe -> rtt_s, one_way_s
+(sent_at to received_at at the peer), bytes, end (received_at) and gap_s (end minus received_at of the message before it on its
+connection; shorter than its way means that it queued behind that one); stats -> see `d3node.stats`; install -> epoch; configure
+-> name, tier, version; upload, when the peer keeps what it was sent -> vertices (kept), sizes [[wire bytes, messages] ..],
+start and end (of the way, in the receiver's time), reply_bytes.
 
 Data plane (agent -> agent, on the shaped links; one connection per ordered pair of hosts, kept warm; another one for weights)
 

@@ -28,8 +28,15 @@ INFERENCES: dict[str, str] = {
     "overrun_s": "by how much real computation outlasted the modelled time, summed",
     "tiles": "how many tiles each edge host computed (`e1:3 e2:5`), those of every stack together; empty where nothing was tiled",
     "correct": "true when the answer is the whole model's: bit-equal, or for tiles within 1e-5 of the largest magnitude and the "
-    "same five best classes; empty where only sizes travel",
+    "same five best classes; empty where only sizes travel, and for lossy plans (exits, coded tensors), which do not promise it",
     "max_rel_error": "largest absolute difference from the whole model's answer over its largest magnitude",
+    "exit": "which of the plan's exits answered, from 0; empty for a plan without exits",
+    "local_answer": "true when that exit counts as local (the device's own, or DDNN's first)",
+    "fallback": "true when the device answered by itself because the others took too long or were gone",
+    "absent_devices": "devices whose views were not waited for (plans that join several devices)",
+    "agrees": "lossy plans: true when the answer's best class is that of the whole model's last output",
+    "label": "class of the input in the model's data set, if it has one",
+    "label_correct": "true when the answer's best class is the label",
     "error": "name of the error for a failed request, else empty",
     "error_text": "what the error says",
 }

@@ -11,8 +11,8 @@ from itertools import count
 from typing import Any
 
 from d3node.graph import LayerGraph
-from d3node.plan import Plan, Tier
-from d3node.program import Program, Route, lower
+from d3node.plan import RANK, Plan, Tier
+from d3node.program import Program, Route, lower_all
 from testbed.costs.table import Costs
 from testbed.errors import AgentError
 from testbed.orchestrator.control import Fleet
@@ -21,12 +21,15 @@ from testbed.orchestrator.prices import price
 
 @dataclass
 class Epoch:
-    """An installed plan. `hosts` take part in its requests and report on them; `live` requests are in flight."""
+    """An installed plan. `hosts` take part in its requests and report on them; `live` requests are in flight. `contributors` are
+    other devices that are told of every request; `silent[k]` hosts never hear of one that ends at exit k."""
 
     plan: Plan
     programs: dict[Tier, Program]
     hosts: tuple[str, ...]
     reporting: frozenset[str]
+    contributors: tuple[str, ...] = ()
+    silent: tuple[frozenset[str], ...] = ()
     live: int = 0
     superseded: bool = False
 
@@ -47,6 +50,7 @@ class Epochs:
 
     fleet: Fleet
     route: Route
+    seed: int = 0
     numbers: count[int] = field(default_factory=lambda: count(1))
     installed: dict[int, Epoch] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -55,19 +59,30 @@ class Epochs:
         """Give a plan a number and install it on all hosts concerned. Raises PlanError, AgentError."""
         plan = plan.with_epoch(next(self.numbers))
         plan.check(graph)
-        programs = lower(graph, plan, self.route)
-        working = [program.host for program in programs.values()]
+        everyone = lower_all(graph, plan, self.route)
+        programs = {program.tier: program for program in everyone if program.host == plan.hosts[program.tier]}
+        working = [program.host for program in everyone]
         working += [tile.host for stack in plan.stacks for tile in stack.tiles if not tile.empty]
         reporting = frozenset(working)
         named = [*working, *(tile.host for stack in plan.stacks for tile in stack.tiles)]
         hosts = tuple(dict.fromkeys(named))
         prices = price(graph, plan, programs, truth)
+        contributors = tuple(program for program in everyone if program.host not in plan.hosts.values())
+        others_s = {p.host: [truth.run_s(step.vertices, p.tier, p.host) for step in p.steps] for p in contributors}
         # `notes` are the planner's own and may hold anything; agents have no use for them.
-        fields: dict[str, Any] = {"plan": {**plan.to_dict(), "notes": {}}, "steps_s": prices.steps_s, "tiles_s": prices.tiles_s}
+        fields: dict[str, Any] = {
+            "plan": {**plan.to_dict(), "notes": {}},
+            "steps_s": {**prices.steps_s, **others_s},
+            "tiles_s": prices.tiles_s,
+        }
+        if plan.exits:
+            fields["seed"] = self.seed
         if any(stack.pooled for stack in plan.stacks):
             fields["vertices_s"] = prices.vertices_s
         await self.fleet.call_all(hosts, "install", dict.fromkeys(hosts, fields))
-        epoch = Epoch(plan, programs, hosts, reporting)
+        ends = [RANK[plan.tiers[e.vertex]] for e in plan.exits]
+        silent = tuple(frozenset(p.host for p in everyone if RANK[p.tier] > rank) for rank in ends)
+        epoch = Epoch(plan, programs, hosts, reporting, tuple(p.host for p in contributors), silent)
         self.installed[epoch.number] = epoch
         return epoch
 

@@ -113,7 +113,7 @@ async def _main(
             world=world,
             session=session,
             fleet=fleet,
-            epochs=Epochs(fleet, scenario.network.route),
+            epochs=Epochs(fleet, scenario.network.route, scenario.seed),
             truth=truth,
             replay=Replay(world.links, world.hosts, truth, session.apply_link, fleet.share),
             folder=folder,

@@ -31,13 +31,15 @@ BACKBONE_FREE_BYTES = 4096
 
 @dataclass
 class PairFacts:
-    """What is known of one (model, planner) session when it is over."""
+    """What is known of one (model, planner) session when it is over. `cut_short`: answered without waiting for hosts whose bytes
+    may have travelled all the same (`fallback`, `absent_devices` of inferences.csv)."""
 
     model: str
     planner: str
     requests: int = 0
     over: int = 0
     failed: int = 0
+    cut_short: int = 0
     stray_ends: int = 0
     missing_reports: int = 0
     unbalanced_bytes: int = 0

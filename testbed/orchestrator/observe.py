@@ -282,7 +282,7 @@ class Observer:
             maps = [(v, n / (self._model.graph[v].rows * self._model.graph[v].columns)) for v, n in _positions(record)]
             return sum(told.vertex_s(v, tier, None, share) for v, share in maps)
         tiled = "tile" in record
-        key = (epoch.number, tier, record["stack"], record["tile"]) if tiled else (epoch.number, tier, record["step"])
+        key = (epoch.number, tier, record["stack"], record["tile"]) if tiled else (epoch.number, host, record["step"])
         found = self._reference.get(key)
         if found is None:
             if tiled:

@@ -172,13 +172,19 @@ class PairRun:
         if request.error:
             facts.failed += 1
         else:
-            facts.unbalanced_bytes += abs(figures.sent_bytes - figures.received_bytes)
-            verdict = self._stage.verifier.check(name, request.input, request.answer, request.epoch.tiled)
+            if request.fallback or request.absent:
+                facts.cut_short += 1
+            else:
+                facts.unbalanced_bytes += abs(figures.sent_bytes - figures.received_bytes)
+            if request.epoch.plan.lossless:
+                verdict = self._stage.verifier.check(name, request.input, request.answer, request.epoch.tiled)
             if verdict is not None:
                 facts.checked += 1
                 facts.wrong += not verdict.correct
                 facts.max_rel_error = max(facts.max_rel_error, verdict.max_rel_error)
-        self._stage.folder.inferences.add_values(rows.inference(name, self._planner, request, self._start, figures, verdict))
+        told = self._stage.verifier.classify(name, request.input, request.answer)
+        row = rows.inference(name, self._planner, request, self._start, figures, verdict, told)
+        self._stage.folder.inferences.add_values(row)
         self._stage.journal.progress(self._names)
 
     # -- control loop -----------------------------------------------------------------------------------------------------
@@ -364,7 +370,7 @@ class PairRun:
                         (d.step.state.loss for d in self._stage.replay.done if _of(d.step, key) and d.step.state), default=0.0
                     )
                     self.facts.gaps[f"{link.name} {direction}"] = backbone_gap(
-                        counted, reported, back, loss, complete=not self.facts.failed
+                        counted, reported, back, loss, complete=not self.facts.failed and not self.facts.cut_short
                     )
                 self._stage.folder.links.add(
                     {

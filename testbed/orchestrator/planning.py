@@ -113,6 +113,8 @@ class DevicePlanner:
             absent=self.absent,
             capacities=self._capacities,
             leaders=self._leaders() if isinstance(self._planner, JointPlanner) else {},
+            devices=self._site.devices,
+            calibration=self._model.calibration,
         )
 
     def _leaders(self) -> dict[str, NetworkState]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from testbed.orchestrator.account import Figures
 from testbed.orchestrator.results import seconds
 from testbed.orchestrator.tracker import Request
-from testbed.orchestrator.verify import Verdict
+from testbed.orchestrator.verify import Class, Verdict
 
 
 def inference(
-    model: str, planner: str, request: Request, start: float, figures: Figures, verdict: Verdict | None
+    model: str, planner: str, request: Request, start: float, figures: Figures, verdict: Verdict | None, told: Class
 ) -> list[object]:
     """The row; `start` is the loop time of scenario second 0."""
+    plan, number = request.epoch.plan, request.exit
     return [
         model,
         planner,
@@ -39,6 +40,17 @@ def inference(
         " ".join(f"{host}:{count}" for host, count in sorted(figures.tiles.items())),
         "" if verdict is None else "true" if verdict.correct else "false",
         "" if verdict is None else f"{verdict.max_rel_error:.3e}",
+        "" if number is None else number,
+        "" if number is None else _truth(plan.exits[number].local),
+        "" if number is None else _truth(request.fallback),
+        "" if number is None else len(request.absent),
+        "" if plan.lossless or request.error else _truth(told.agrees),
+        "" if told.label is None else told.label,
+        "" if request.error else _truth(told.right),
         request.error,
         request.error_text,
     ]
+
+
+def _truth(value: bool | None) -> str:
+    return "" if value is None else "true" if value else "false"

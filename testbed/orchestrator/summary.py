@@ -25,6 +25,10 @@ class PairSummary:
     over re-plans, `first_planning_time_s` over first plans; `backbone_bytes` per inference are the application's,
     `backbone_wire_bytes` what the backend counted over the whole session, warm-up included (None where it cannot).
     `weights_bytes`: of models, uploaded to servers, on the link that carried most of them.
+
+    Over answers: `accuracy` is the share that finds the input's label (NaN without a data set), `agreement` the share of a lossy
+    planner's that agree with the whole model's best class, `local_share` and `exit_shares` where those of plans with exits were
+    made; `fallbacks` were the device's own because the others took too long.
     """
 
     model: str
@@ -47,6 +51,12 @@ class PairSummary:
     max_rel_error: float
     verdict: str
     weights_bytes: int = 0
+    lossy: bool = False
+    accuracy: float = math.nan
+    agreement: float = math.nan
+    local_share: float = math.nan
+    exit_shares: dict[str, float] = field(default_factory=dict)
+    fallbacks: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,10 @@ class RunSummary:
         return found
 
 
+_TOLD = ("exit", "local_answer", "fallback", "agrees", "label_correct")
+"""Columns of inferences.csv that only some planners and models fill."""
+
+
 def percentile(ordered: Sequence[float], share: float) -> float:
     """Value at a share (0..1) of an ascending sequence, interpolated linearly; NaN for an empty one."""
     if not ordered:
@@ -92,6 +106,7 @@ class _Pair:
     failed: int = 0
     wrong: int = 0
     max_rel_error: float = 0.0
+    told: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in _TOLD})
     wire: int | None = None
     weights: int = 0
     plans: list[dict[str, Any]] = field(default_factory=list)
@@ -114,6 +129,9 @@ def summarise(folder: Path | str) -> RunSummary:
         pair.latencies.append(float(row["latency_s"]))
         pair.backbone.append(int(row["backbone_bytes"]))
         pair.wrong += row["correct"] == "false"
+        for name in _TOLD:
+            if value := row.get(name):
+                pair.told[name].append(value)
         pair.max_rel_error = max(pair.max_rel_error, float(row["max_rel_error"] or 0.0))
     for row in _rows(folder / "links.csv"):
         if row["kind"] == "total" and int(row.get("weights_bytes") or 0):
@@ -165,7 +183,17 @@ def _summary(key: tuple[str, str], pair: _Pair, means: dict[tuple[str, str], flo
         max_rel_error=pair.max_rel_error,
         verdict=verdict,
         weights_bytes=pair.weights,
+        lossy=bool(pair.told["agrees"] or pair.told["exit"]),
+        accuracy=_share(pair.told["label_correct"]),
+        agreement=_share(pair.told["agrees"]),
+        local_share=_share(pair.told["local_answer"]),
+        exit_shares={e: pair.told["exit"].count(e) / len(pair.told["exit"]) for e in sorted(set(pair.told["exit"]))},
+        fallbacks=pair.told["fallback"].count("true"),
     )
+
+
+def _share(truths: Sequence[str]) -> float:
+    return truths.count("true") / len(truths) if truths else math.nan
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -27,7 +27,8 @@ REPORT_GRACE_S = 2.0
 class Request:
     """One request. Times are loop seconds of the device. `ended` is set by its end: an event, because who waits for a future and
     is cancelled cancels the future too, and the request would be taken for ended. It is over once all reports are in;
-    `weights_bytes` of the model had been sent to servers by then."""
+    `weights_bytes` of the model had been sent to servers by then. `exit`, `fallback` and `absent` (devices not waited for)
+    say how a plan with exits came to its answer."""
 
     wire_id: int
     number: int
@@ -43,6 +44,9 @@ class Request:
     error: str = ""
     error_text: str = ""
     answer: tuple[Payload, ...] = ()
+    exit: int | None = None
+    fallback: bool = False
+    absent: tuple[str, ...] = ()
     missing: set[str] = field(default_factory=set)
     reports: list[dict[str, Any]] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
@@ -97,6 +101,8 @@ class Tracker:
         fields = {"request": request.wire_id, "epoch": epoch.number, "input": seed, "deadline_s": self._deadline_s}
         try:
             await self._fleet.clients[device].send("submit", fields)
+            for other in epoch.contributors:
+                await self._fleet.clients[other].send("submit", fields)
         except AgentError as error:
             self._end(request, "AgentError", str(error), self._loop.time())
         return request
@@ -120,6 +126,10 @@ class Tracker:
         elif message.kind == "done":
             request.submitted_at = fields["submitted_at"]
             request.answer = message.payloads
+            if (number := fields.get("exit")) is not None:
+                request.exit, request.fallback = number, bool(fields["fallback"])
+                request.absent = tuple(str(other) for other in fields["absent"])
+                request.missing -= request.epoch.silent[number] | set(request.absent)
             self._end(request, "", "", fields["done_at"])
         elif message.kind == "failed":
             request.submitted_at = fields["submitted_at"]
@@ -163,7 +173,7 @@ class Tracker:
         self._check_over(request)
 
     def _stop_waiting(self, request: Request) -> None:
-        if not request.error:
+        if not request.error and not request.fallback:
             self.unreported += len(request.missing)
         request.missing.clear()
         self._check_over(request)

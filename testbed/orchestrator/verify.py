@@ -1,4 +1,5 @@
-"""Whether answers are the whole model's: bit-equal, or within a stated tolerance where parts of maps were computed in tiles.
+"""Whether answers are the whole model's: bit-equal, or within a stated tolerance where parts of maps were computed in tiles; and
+for models with a data set, whether they are right. Lossy plans promise neither: of theirs it is told how often they agree.
 
 The whole model's answers come from an agent, before the run and off the record.
 """
@@ -29,11 +30,22 @@ class Verdict:
     max_rel_error: float
 
 
+@dataclass(frozen=True, slots=True)
+class Class:
+    """The best class of an answer: whether it is that of the whole model's last output, the input's label, and whether that was
+    found. None where there is nothing to tell it by."""
+
+    agrees: bool | None = None
+    label: int | None = None
+    right: bool | None = None
+
+
 @dataclass
 class Verifier:
-    """Answers of the whole models by (model, input seed); empty where only sizes travel."""
+    """Answers of the whole models by (model, input seed), and labels of the inputs; empty where only sizes travel."""
 
     wanted: dict[tuple[str, int], tuple[Payload, ...]] = field(default_factory=dict)
+    labels: dict[tuple[str, int], int] = field(default_factory=dict)
 
     async def fetch(self, fleet: Fleet, host: str, model: str, seeds: Sequence[int]) -> None:
         """Ask one agent for the whole model's answers. Raises AgentError."""
@@ -43,11 +55,31 @@ class Verifier:
                 if not reply.payloads or any(p.data is None for p in reply.payloads):
                     raise AgentError(f"agent {host} gave no answer of the whole model {model!r} to compare with")
                 self.wanted[model, seed] = reply.payloads
+                if (label := reply.fields.get("label")) is not None:
+                    self.labels[model, seed] = label
 
     def check(self, model: str, seed: int, answer: Sequence[Payload], tiled: bool) -> Verdict | None:
         """Judge an answer; None where there is nothing to compare with."""
         wanted = self.wanted.get((model, seed))
         return None if wanted is None else compare(wanted, answer, tiled)
+
+    def classify(self, model: str, seed: int, answer: Sequence[Payload]) -> Class:
+        """Which class an answer's last (or only) output tells."""
+        wanted = self.wanted.get((model, seed))
+        ours, theirs = (None if not wanted else _best(wanted[-1])), (None if not answer else _best(answer[-1]))
+        label = self.labels.get((model, seed))
+        return Class(
+            agrees=None if ours is None or theirs is None else ours == theirs,
+            label=label,
+            right=None if label is None or theirs is None else theirs == label,
+        )
+
+
+def _best(payload: Payload) -> int | None:
+    """The best class, of scores for one image."""
+    if payload.data is None or len(payload.shape) != 2 or payload.shape[0] != 1:
+        return None
+    return int(np.argmax(_array(payload)))
 
 
 def compare(wanted: Sequence[Payload], answer: Sequence[Payload], tiled: bool) -> Verdict:

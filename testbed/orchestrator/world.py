@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from d3node import calibration, train
+from d3node.calibration import Calibration
 from d3node.graph import LayerGraph
 from d3node.model import ModelSpec, load_graph
 from d3node.plan import Tier
@@ -24,12 +26,14 @@ from topologies.layout import Layout
 
 @dataclass(frozen=True)
 class Site:
-    """The hosts that serve one device; `edge_hosts` lists the leader first, then the other edge hosts of the device's site."""
+    """The hosts that serve one device; `edge_hosts` lists the leader first, then the other edge hosts of the device's site,
+    `devices` the site's devices, this one first."""
 
     device: str
     edge_hosts: tuple[str, ...]
     cloud: str
     route: Route
+    devices: tuple[str, ...] = ()
 
     @property
     def leader(self) -> str:
@@ -48,12 +52,14 @@ class Site:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """One model: its graph with the input as it travels, the true costs, and the costs that planners are told."""
+    """One model: its graph with the input as it travels, the true costs, and the costs that planners are told; what was measured
+    of its exits, if it has a data set."""
 
     name: str
     graph: LayerGraph
     true_costs: Costs
     told_costs: Costs
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,9 @@ class World:
         return {host.name: host.memory_bytes for host in self.hosts.values() if host.memory_bytes is not None}
 
 
-def sites_of(layout: Layout, route: Route) -> dict[str, Site]:
-    """Who serves whom: the devices of a site get its edge hosts as leaders in turn (device i gets host i modulo their number)."""
+def sites_of(layout: Layout, route: Route, origins: int | None = None) -> dict[str, Site]:
+    """Who serves whom: the devices of a site get its edge hosts as leaders in turn (device i gets host i modulo their number).
+    With `origins` only the first so many devices of each site make requests."""
     clouds = layout.tier("cloud")
     if not clouds:
         raise ScenarioError(f"topology {layout.name!r} has no cloud host")
@@ -91,10 +98,15 @@ def sites_of(layout: Layout, route: Route) -> dict[str, Site]:
         edges = [host.name for host in layout.tier("edge", device.site)]
         if not edges:
             raise ScenarioError(f"topology {layout.name!r}: site {device.site!r} has a device but no edge host")
+        if origins is not None and served.get(device.site, 0) >= origins:
+            continue
+        mates = [host.name for host in layout.tier("device", device.site)]
         first = served.get(device.site, 0) % len(edges)
         served[device.site] = served.get(device.site, 0) + 1
         order = (edges[first], *edges[:first], *edges[first + 1 :])
-        found[device.name] = Site(device.name, order, clouds[0].name, route)
+        found[device.name] = Site(
+            device.name, order, clouds[0].name, route, (device.name, *(name for name in mates if name != device.name))
+        )
     return found
 
 
@@ -127,7 +139,8 @@ def prepare(scenario: Scenario, planners: Mapping[str, Planner] | None = None) -
         graph = travelling_input(load_graph(spec), scenario.model.input_encoding)
         truth = costs_for(scenario, name, graph, layout)
         told = truth if scenario.planning.knowledge == "true" else predicted(scenario, name, graph, layout)
-        models[name] = ModelFacts(name, graph, truth, told)
+        measured = calibration.load(name, spec.seed, spec.weights) if train.is_trained(name) else None
+        models[name] = ModelFacts(name, graph, truth, told, measured)
     return World(
         scenario=scenario,
         layout=layout,
@@ -135,5 +148,5 @@ def prepare(scenario: Scenario, planners: Mapping[str, Planner] | None = None) -
         hosts=hosts_of(scenario, layout),
         models=models,
         planners=planners or _planners(scenario),
-        sites=sites_of(layout, scenario.network.route),
+        sites=sites_of(layout, scenario.network.route, scenario.requests.origins),
     )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
+from d3node.calibration import Calibration
 from d3node.graph import LayerGraph
 from d3node.plan import Plan, Tier
 from testbed.costs.network import NetworkState
@@ -24,6 +25,7 @@ class Problem:
     where the next one waits for the answer (one at a time). `absent[host]`: vertices whose weights a host does not hold yet.
     `capacities` are the memory limits of hosts in bytes, where they have one (what counts as memory, and the check of every plan,
     is in `memory.py`). `leaders[host]`: the network as it is when that edge host leads, for planners that choose the leader.
+    `devices` are the site's, this one first; `calibration` says how sure and right the model's exits are, if it has a data set.
     """
 
     graph: LayerGraph
@@ -36,6 +38,8 @@ class Problem:
     absent: Mapping[str, frozenset[int]] = field(default_factory=dict)
     capacities: Mapping[str, float] = field(default_factory=dict)
     leaders: Mapping[str, NetworkState] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    calibration: Calibration | None = None
 
     def led_by(self, leader: str) -> Problem:
         """The same problem with another edge host as the leader; itself where nothing is known of that one."""

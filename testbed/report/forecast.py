@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from d3node.graph import LayerGraph
 from d3node.plan import TIERS, Tier
 from d3node.program import lower
 from testbed import registry
 from testbed.costs.table import Costs
 from testbed.orchestrator.truth import TrueState
 from testbed.orchestrator.walltime import timed
-from testbed.orchestrator.world import Site, World
+from testbed.orchestrator.world import ModelFacts, Site, World
 from testbed.planners.base import Decision, JointPlanner, Problem
 from testbed.planners.evaluate import Prediction, critical_path, objective_s
 from testbed.planners.memory import check_capacities
@@ -94,7 +93,7 @@ def forecasts(world: World, time_s: float = 0.0) -> Iterator[Forecast]:
     bound = registry.planner(BOUND)
     for facts in world.models.values():
         asked = {
-            site.device: _problem(world, site, facts.graph, _shared(facts.told_costs, truth), truth)
+            site.device: _problem(world, site, facts, _shared(facts.told_costs, truth), truth)
             for site in world.sites.values()
         }
         together = {
@@ -126,10 +125,10 @@ def forecasts(world: World, time_s: float = 0.0) -> Iterator[Forecast]:
                 )
 
 
-def _problem(world: World, site: Site, graph: LayerGraph, costs: Costs, truth: TrueState) -> Problem:
+def _problem(world: World, site: Site, facts: ModelFacts, costs: Costs, truth: TrueState) -> Problem:
     scenario = world.scenario
     return Problem(
-        graph=graph,
+        graph=facts.graph,
         costs=costs,
         network=truth.network(site),
         hosts=site.hosts,
@@ -138,6 +137,8 @@ def _problem(world: World, site: Site, graph: LayerGraph, costs: Costs, truth: T
         requests_per_s=scenario.requests.rate,
         capacities=world.capacities,
         leaders={host: truth.network(site.led_by(host)) for host in site.edge_hosts},
+        devices=site.devices,
+        calibration=facts.calibration,
     )
 
 

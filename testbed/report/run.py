@@ -20,8 +20,10 @@ from testbed.errors import InputError
 from testbed.orchestrator.columns import INFERENCES, LINKS
 
 _NAMES = ("model", "planner", "device", "error", "error_text", "tiles", "link", "direction", "kind")
-_TRUTHS = ("warmup", "correct")
-_WHOLE = ("request", "epoch", "input")
+_TRUTHS = ("warmup", "correct", "local_answer", "fallback", "agrees", "label_correct")
+_WHOLE = ("request", "epoch", "input", "exit", "absent_devices", "label")
+_LATER = frozenset(("exit", "local_answer", "fallback", "absent_devices", "agrees", "label", "label_correct"))
+"""Columns that runs of earlier versions lack."""
 _TEXT = frozenset((*_NAMES, *_TRUTHS, *_WHOLE))
 
 
@@ -91,6 +93,8 @@ def _table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
         frame = pd.read_csv(path, dtype=types)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
+    for name in (name for name in columns if name in _LATER and name not in frame.columns):
+        frame[name] = pd.Series(pd.NA, index=frame.index, dtype="string")
     if missing := [name for name in columns if name not in frame.columns]:
         raise InputError(f"{path}: column {missing[0]!r} is missing; was it written by another version?")
     return _typed(frame)

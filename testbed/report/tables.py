@@ -37,8 +37,12 @@ _COLUMNS = (
     _Column("first\nplan", lambda pair, base: _seconds(pair.first_planning_time_s), 5),
     _Column("re-plan", lambda pair, base: _seconds(pair.planning_time_s), 3),
     _Column("answers", lambda pair, base: _answers(pair)),
+    _Column("accuracy", lambda pair, base: _share(pair.accuracy)),
+    _Column("local\nexit", lambda pair, base: _share(pair.local_share)),
     _Column("verdict", lambda pair, base: verdict(pair.verdict)),
 )
+_SOMETIMES = ("accuracy", "local\nexit")
+"""Columns that are left out where no planner has a figure for them."""
 _GAP = 2
 
 
@@ -52,6 +56,7 @@ def summary_table(run: RunSummary, width: int) -> Table:
     columns = {column: [column.cell(pair, base) for pair in run.pairs] for column in _COLUMNS}
     if all(pair.planner == base for pair in run.pairs):
         columns = {column: cells for column, cells in columns.items() if column.heading != "speed-up"}
+    columns = {c: cells for c, cells in columns.items() if c.heading not in _SOMETIMES or any(cell != "–" for cell in cells)}
     first = max([len(name) for name in (*names, *(pair.model for pair in run.pairs))], default=0)
     while first + sum(_GAP + _width(column, cells) for column, cells in columns.items()) > width:
         if not (droppable := max(columns, key=lambda column: column.spare)).spare:
@@ -150,6 +155,14 @@ def _touched(pair: PairSummary) -> str:
     return f"{pair.touched_vertices / pair.replans:.3g} of {pair.vertices}" if pair.replans else ""
 
 
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.0%}"
+
+
 def _answers(pair: PairSummary) -> str:
+    """How many requests were answered, and of lossy planners how many of the answers agree with the whole model's."""
     text = f"{pair.requests - pair.failed}/{pair.requests}"
+    if pair.lossy:
+        text += "" if math.isnan(pair.agreement) else f", {pair.agreement:.0%} agree"
+        return text + (f", {pair.fallbacks} fallback" if pair.fallbacks else "")
     return text + (f", [red]{pair.wrong} wrong[/]" if pair.wrong else "")

@@ -111,6 +111,9 @@ class RequestsTable(Table):
         default=60.0, gt=0.0, description="a request ends with an error after this long", validate_default=False
     )
     distinct_inputs: int = Field(default=2, ge=1, description="different images, sent in turn")
+    origins: int | None = Field(
+        default=None, ge=1, description="only the first so many devices of each site make requests; all of them if absent"
+    )
 
     @model_validator(mode="after")
     def _arrivals_have_a_rate(self) -> RequestsTable:
