@@ -150,11 +150,12 @@ class Gate:
         else:
             self._let_pass(number)
 
-    def decided(self, message: Message) -> None:
+    def decided(self, peer: str, message: Message) -> None:
         """What another host has decided. Raises ProtocolError for an exit that there is not."""
         number, verdict = message.fields["exit"], message.fields["verdict"]
         if not 0 <= number < len(self._plan.exits) or verdict not in ("stop", "pass"):
             raise ProtocolError(f"exit {number!r} of {len(self._plan.exits)} cannot be decided as {verdict!r}")
+        self._lead.note_transfer(peer, message, exit=number)
         if verdict == "stop":
             self._stop()
         else:

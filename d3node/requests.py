@@ -183,7 +183,7 @@ class Requests:
                 lead.receive_answer(peer, message)
         elif kind == "decided":
             if lead is not None and lead.gate is not None:
-                lead.gate.decided(message)
+                lead.gate.decided(peer, message)
         elif kind == "failure":
             if lead is not None:
                 self.fail(lead, str(fields["error"]), str(fields["text"]))

@@ -14,6 +14,7 @@ from d3node.plan import TIERS, Plan, Tier
 from d3node.program import Program, lower
 from testbed.costs.network import MESSAGE_HEADER_BYTES, Path, frame_bytes
 from testbed.planners.base import Problem
+from testbed.planners.exit_paths import is_special, shares, walk
 from testbed.planners.objective import objective_s
 from testbed.planners.tile_steps import step_times
 
@@ -66,9 +67,12 @@ _UP: dict[tuple[Tier, Tier], str] = {
 
 
 def critical_path(problem: Problem, plan: Plan) -> Prediction:
-    """Predict one request under a legal plan. Raises PlanError for an illegal one, PlannerError for an unknown LAN host."""
+    """Predict one request under a legal plan (with exits: in expectation, by the rates that it tells). Raises PlanError for an
+    illegal plan, PlannerError for an unknown LAN host."""
     graph, network = problem.graph, problem.network
     plan.check(graph)
+    if is_special(plan):
+        return _expected(problem, plan)
     programs = lower(graph, plan, network.route)
     links = {"device_edge": network.device_edge, "edge_cloud": network.edge_cloud, "device_cloud": network.device_cloud}
     tier_of = {host: tier for tier, host in plan.hosts.items()}
@@ -101,6 +105,20 @@ def critical_path(problem: Problem, plan: Plan) -> Prediction:
         busy_s=busy,
         path_busy_s=paths.busy,
         answers_s=arrived,
+    )
+
+
+def _expected(problem: Problem, plan: Plan) -> Prediction:
+    """Expected values over the exits at which requests end; of a plan without exits, its one outcome."""
+    found = walk(problem, plan)
+    latency = sum(p * s for p, s in zip(shares(plan), found.answered_s, strict=True)) or max(found.outputs_s.values())
+    return Prediction(
+        latency_s=latency,
+        backbone_bytes=found.path_bytes.get("edge_cloud", 0.0),
+        direct_bytes=found.path_bytes.get("device_cloud", 0.0),
+        busy_s=found.busy_s,
+        path_busy_s=found.path_busy_s,
+        answers_s={e.vertex: s for e, s in zip(plan.exits, found.answered_s, strict=True)} or found.outputs_s,
     )
 
 

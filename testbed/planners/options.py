@@ -161,6 +161,24 @@ COEDGE_OPTIONS: dict[str, Option] = {
     "compute_w": ByHost(0.0, 1e4),
     "transmit_w": ByHost(0.0, 1e4),
 }
+SPINN_OPTIONS: dict[str, Option] = {
+    "server": Choice(("cloud", "edge"), "cloud"),
+    "splits": Choice(("relu", "all"), "relu"),
+    "deadline_ms": Number(0.0, 0.0, 1e7),
+    "accuracy_loss": Number(1.0, 0.0, 100.0),
+    "priority": Choice(("latency", "accuracy", "throughput", "server"), "latency"),
+    "slack": Number(0.05, 0.0, 10.0),
+    "timeout_ms": Number(1000.0, 0.0, 1e7),
+    "coding": Choice(("int8-shuffle-deflate", "float32"), "int8-shuffle-deflate"),
+}
+EDGENT_OPTIONS: dict[str, Option] = {
+    "server": Choice(("edge", "cloud"), "edge"),
+    "deadline_ms": Number(1000.0, 0.0, 1e7),
+}
+DDNN_OPTIONS: dict[str, Option] = {
+    "threshold": Number(0.8, 0.0, 1.0),
+    "patience_ms": Number(200.0, 0.0, 1e7),
+}
 BUILT_IN: dict[str, dict[str, Option]] = {
     "device-only": {},
     "edge-only": {},
@@ -169,6 +187,9 @@ BUILT_IN: dict[str, dict[str, Option]] = {
     "d3": D3_OPTIONS,
     "optimal": OPTIMAL_OPTIONS,
     "optimal-tiles": VSM_OPTIONS,
+    "spinn": SPINN_OPTIONS,
+    "edgent": EDGENT_OPTIONS,
+    "ddnn": DDNN_OPTIONS,
     "neurosurgeon": NEUROSURGEON_OPTIONS,
     "dads": DADS_OPTIONS,
     "qdmp": {"tiers": Choice(TIER_PAIRS, "edge-cloud")},
