@@ -330,4 +330,5 @@ def test_every_shipped_scenario_runs_and_is_trusted(tmp_path: Path, name: str) -
     known = load(name, ["compute.tensors=sizes", "requests.count=4"])
     summary = run(known, SimBackend(), tmp_path / "run")
     assert (summary.verdict, summary.failing) == ("trusted", [])
-    assert all(pair.requests == 4 * known.topology.devices * (2 if name == "two_sites" else 1) for pair in summary.pairs)
+    devices = known.requests.origins or known.topology.devices
+    assert all(pair.requests == 4 * devices * (2 if name == "two_sites" else 1) for pair in summary.pairs)

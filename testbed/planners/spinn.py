@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from d3node.calibration import Outcome
+from d3node.calibration import Calibration
 from d3node.exits import Exit
 from d3node.plan import Plan
 from testbed.errors import PlannerError
@@ -55,8 +55,7 @@ class Spinn:
     name = "spinn"
 
     def plan(self, problem: Problem) -> Decision:
-        """The best configuration. Raises PlannerError for a network with exits that nothing was measured of, and where no
-        configuration keeps the limits."""
+        """The best configuration. Raises PlannerError where none keeps the limits."""
         values = read(problem, self.name)
         found = list(self.configurations(problem, values))
         kept = [one for one in found if self._keeps(problem, one, values)]
@@ -78,37 +77,28 @@ class Spinn:
         return self._decision(problem, best, bool(kept))
 
     def configurations(self, problem: Problem, values: dict[str, Any]) -> Iterator[Configuration]:
-        """Every split and threshold."""
+        """Every split and threshold. Of a network that nothing was measured of, every output is the answer: splits alone."""
         graph, calibration = problem.graph, problem.calibration
         outputs = outputs_in_order(graph)
-        if len(outputs) > 1 and calibration is None:
-            raise PlannerError(f"spinn needs exit rates and accuracies of {graph.name!r}; models with a data set have them")
-        main, rear = path_to(graph, outputs[-1]), CLOUD if values["server"] == "cloud" else EDGE
+        rear = CLOUD if values["server"] == "cloud" else EDGE
+        main = path_to(graph, outputs[-1]) if calibration is not None else tuple(range(1, len(graph)))
         for cut in range(len(main) + 1):
             inner = 0 < cut < len(main)
             if inner and values["splits"] == "relu" and not after_relu(graph, main[cut - 1]):
                 continue
             ranks = cut_ranks(graph, main, cut, rear)
-            for threshold in THRESHOLDS if len(outputs) > 1 else (1.0,):
-                thresholds = (*[threshold] * (len(outputs) - 1), None)
-                outcome = (
-                    Outcome((1.0,), (1.0,), 1.0)
-                    if calibration is None
-                    else calibration.outcome(range(len(outputs)), "confidence", thresholds)
-                )
-                exits = tuple(
-                    Exit(v, "confidence", limit, rate, local=ranks[v] == DEVICE)
-                    for v, limit, rate in zip(outputs, thresholds, outcome.rates, strict=True)
-                )
+            for threshold in THRESHOLDS if calibration is not None else (1.0,):
+                exits, accuracy = _exits(calibration, ranks, outputs, threshold)
                 plan = self._plan(problem, values, ranks, exits)
                 prediction = critical_path(problem, plan)
                 server = prediction.busy_s.get(problem.hosts[values["server"]], 0.0)
-                yield Configuration(plan, cut, threshold, outcome.accuracy, prediction, server)
+                yield Configuration(plan, cut, threshold, accuracy, prediction, server)
 
     def _plan(self, problem: Problem, values: dict[str, Any], ranks: list[int], exits: tuple[Exit, ...]) -> Plan:
         coding, calibration = values["coding"], problem.calibration
         insured = values["timeout_ms"] > 0.0 and any(e.local for e in exits) and not exits[-1].local
         crossing = sorted({u for u, v in problem.graph.edges if ranks[u] != ranks[v]})
+        coding = coding if crossing else "float32"
         sizes = tuple((v, calibration.coded[v]) for v in crossing) if calibration and coding != "float32" else ()
         return replace(
             make_plan(self.name, problem, ranks),
@@ -134,6 +124,21 @@ class Spinn:
         }
         plan = replace(best.plan, notes=notes)
         return Decision(plan, objective_s(problem, plan), frozenset(range(len(problem.graph))), notes)
+
+
+def _exits(
+    calibration: Calibration | None, ranks: list[int], outputs: tuple[int, ...], threshold: float
+) -> tuple[tuple[Exit, ...], float]:
+    """The exits of a plan, and the accuracy that the whole is expected to have (1 where nothing is known)."""
+    if calibration is None:
+        return (), 1.0
+    thresholds = (*[threshold] * (len(outputs) - 1), None)
+    outcome = calibration.outcome(range(len(outputs)), "confidence", thresholds)
+    exits = tuple(
+        Exit(v, "confidence", limit, rate, local=ranks[v] == DEVICE)
+        for v, limit, rate in zip(outputs, thresholds, outcome.rates, strict=True)
+    )
+    return exits, outcome.accuracy
 
 
 def ranked(found: list[Configuration], first: str, slack: float) -> Configuration:
