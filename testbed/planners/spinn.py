@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from d3node.calibration import Calibration
+from d3node.codec import Coding
 from d3node.exits import Exit
 from d3node.plan import Plan
 from testbed.errors import PlannerError
@@ -95,10 +96,10 @@ class Spinn:
                 yield Configuration(plan, cut, threshold, accuracy, prediction, server)
 
     def _plan(self, problem: Problem, values: dict[str, Any], ranks: list[int], exits: tuple[Exit, ...]) -> Plan:
-        coding, calibration = values["coding"], problem.calibration
+        calibration = problem.calibration
         insured = values["timeout_ms"] > 0.0 and any(e.local for e in exits) and not exits[-1].local
         crossing = sorted({u for u, v in problem.graph.edges if ranks[u] != ranks[v]})
-        coding = coding if crossing else "float32"
+        coding: Coding = values["coding"] if crossing else "float32"
         sizes = tuple((v, calibration.coded[v]) for v in crossing) if calibration and coding != "float32" else ()
         return replace(
             make_plan(self.name, problem, ranks),

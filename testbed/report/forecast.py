@@ -93,8 +93,7 @@ def forecasts(world: World, time_s: float = 0.0) -> Iterator[Forecast]:
     bound = registry.planner(BOUND)
     for facts in world.models.values():
         asked = {
-            site.device: _problem(world, site, facts, _shared(facts.told_costs, truth), truth)
-            for site in world.sites.values()
+            site.device: _problem(world, site, facts, _shared(facts.told_costs, truth), truth) for site in world.sites.values()
         }
         together = {
             name: timed(lambda planner=planner, asked=asked: planner.plan_jointly(asked))  # type: ignore[misc]
