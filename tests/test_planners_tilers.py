@@ -29,14 +29,15 @@ from testbed.costs.network import Path as NetworkPath
 from testbed.costs.table import Costs, TierCosts
 from testbed.errors import PlannerError
 from testbed.orchestrator import run
-from testbed.planners.aofl import best_blocks, blocks_of
+from testbed.planners.aofl import best_blocks, blocks_of, bordering_blocks
 from testbed.planners.base import Change, Problem
+from testbed.planners.chain_times import chain_times
 from testbed.planners.coedge import borders, high_enough, shares_of
 from testbed.planners.deepthings import ftp_range
 from testbed.planners.evaluate import critical_path, objective_s
 from testbed.planners.options import read
 from testbed.planners.prices import EDGE, prices
-from testbed.planners.tilers import is_window, runs
+from testbed.planners.tilers import is_window, runs, workers
 from testbed.planners.tiling import stack_times
 
 SEEDS = st.integers(min_value=0, max_value=1 << 30)
@@ -138,8 +139,26 @@ def test_aofl_finds_the_best_of_all_blockings(lan_bps: float, speeds: tuple[floa
     assert sum(stack_times(problem, s).total_s for s in plan.stacks) + single[7] == pytest.approx(best)
 
 
+@pytest.mark.parametrize("lan_bps", [2e6, 2e7, 1e9])
+def test_aofl_with_borders_finds_the_best_of_all_blockings(lan_bps: float) -> None:
+    """The same, blocks priced by the sum with barriers; the plan itself takes no longer, for it has none."""
+    problem = vgg_like(6, (1.0, 0.4, 2.0), lan_bps=lan_bps)
+    plan = plan_of("aofl", problem, aofl_exchange="borders")
+    hosts, speeds = workers(problem, {"max_hosts": 64})
+    blocks = bordering_blocks(problem, range(1, 7), hosts, speeds, columns=False)
+    priced = {(b.first, b.last): b.seconds for group in blocks.values() for b in group}
+    best = float("inf")
+    for cuts in itertools.product((False, True), repeat=5):
+        edges = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), 6]
+        best = min(best, sum(priced[a + 1, b] for a, b in itertools.pairwise(edges)))
+    assert plan.notes["edge_s"] == pytest.approx(best)
+    assert [stack.vertices[0] for stack in plan.stacks] == [first for first, _ in plan.notes["blocks"]]
+    took = chain_times(problem, plan, range(len(plan.stacks))).total_s
+    assert 0.7 * best < took < 1.03 * best
+
+
 def _as_stacks(problem: Problem, blocks: list[tuple[int, ...]]) -> list[Any]:
-    from testbed.planners.tilers import strips, wide, workers
+    from testbed.planners.tilers import strips, wide
 
     hosts, speeds = workers(problem, {"max_hosts": 64})
     return [strips(problem.graph, block, hosts, speeds, wide(problem.graph, block[-1])) for block in blocks]
@@ -375,16 +394,21 @@ def edge_scenario(model: str, planners: tuple[str, ...] = TILERS, **tables: Any)
     return scenario(**{**base, **tables})
 
 
-@pytest.mark.parametrize("model", ["alexnet", "resnet18"])
-def test_a_run_takes_as_long_as_was_predicted(model: str, tmp_path: Path) -> None:
-    summary = run(edge_scenario(model), SimBackend(), tmp_path / "run")
+@pytest.mark.parametrize(("model", "exchange"), [("alexnet", "maps"), ("resnet18", "borders")])
+def test_a_run_takes_as_long_as_was_predicted(model: str, exchange: str, tmp_path: Path) -> None:
+    options = {"modnn_exchange": exchange, "aofl_exchange": exchange}
+    planning = {"planners": list(TILERS), "replan": "never", "options": options}
+    summary = run(edge_scenario(model, planning=planning), SimBackend(), tmp_path / "run")
     assert summary.verdict == "trusted", summary.failing
     told = predictions(tmp_path / "run")
     for row in rows(tmp_path / "run"):
         assert float(row["latency_s"]) == pytest.approx(told[row["planner"]], rel=0.06), row["planner"]
 
 
-@pytest.mark.parametrize("options", [{}, {"modnn_exchange": "maps", "reuse": "off", "edge_part": "hpa"}, {"stealing": "off"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"modnn_exchange": "maps", "aofl_exchange": "borders", "reuse": "off"}, {"stealing": "off", "edge_part": "hpa"}],
+)
 def test_real_tensors_give_the_whole_models_answer(options: dict[str, str], tmp_path: Path) -> None:
     """A network with a residual block and a strided shortcut."""
     planning = {"planners": list(TILERS), "replan": "never", "options": options}

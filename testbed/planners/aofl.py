@@ -1,9 +1,11 @@
 """AOFL (Zhou et al., SEC 2019): fused blocks of layers chosen by dynamic programming from bandwidth and host speeds.
 
 A deep block exchanges seldom but computes halos again, a shallow one the other way round; the best cut of the network into
-blocks is best[j] = min over i of best[i] + cost(i+1 .. j). Strips are sized by speed, all hosts take part in every block. What
-a block costs is VSM's cost model (`tiling.py`): scatter, the slowest strip, gather. Options: `aofl_alone`: whether a block may
-also be one layer on the leader alone ("off", as published: every layer that can be tiled is); `max_hosts`, `edge_part`.
+blocks is best[j] = min over i of best[i] + cost(i+1 .. j). Strips are sized by speed, all hosts take part in every block.
+Options: `aofl_exchange`: "maps" (a block's map goes whole to the leader, who scatters it again; its cost is that of VSM's
+model, `tiling.py`) or "borders" (hosts keep their strips and get what they lack from their neighbours); `aofl_alone`, with
+"maps": whether a block may also be one layer on the leader alone ("off", as published: every layer that can be tiled is);
+`max_hosts`, `edge_part`.
 
 The algorithm is from memory of the paper (its full text was not available), on chains. On a graph with branches a block is any
 run with one output (`stack_candidates.py`); a join that no block holds is left to the leader, who has its inputs.
@@ -17,12 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from d3node.plan import Stack
+from d3node.intervals import area, intersection, reverse
+from d3node.plan import Handover, Stack
+from d3node.stacks import with_inputs
 from testbed.planners.base import Problem
+from testbed.planners.lan import Lan
 from testbed.planners.prices import EDGE, prices
 from testbed.planners.stack_candidates import candidates
 from testbed.planners.tile_geometry import Grid
-from testbed.planners.tilers import Tiler, is_window, strips, wide, workers
+from testbed.planners.tilers import Tiler, is_window, linked, runs, strips, wide, workers
+from testbed.planners.tiling import bytes_per_position, serialise_s
 from testbed.planners.vsm import stack_seconds
 
 
@@ -85,6 +91,48 @@ def best_blocks(
     return picked[::-1], best[-1]
 
 
+def bordering_blocks(
+    problem: Problem, run: Sequence[int], hosts: Sequence[str], speeds: Sequence[float], columns: bool
+) -> dict[int, list[Block]]:
+    """All blocks of a run by last vertex when blocks hand over to one another: borders from the neighbours, then the slowest
+    strip; the first ones also pay the scatter, the last one the gather. Summed as if there were a barrier between blocks."""
+    graph, leader, lan = problem.graph, problem.hosts["edge"], Lan(problem)
+    inside = set(run)
+    own = {v: [(t.rows, t.columns) for t in strips(graph, (v,), hosts, speeds, columns).tiles] for v in run}
+    depths = {stack for stack, _ in with_inputs(graph, run, max_inputs=None)} | {(v,) for v in run}
+    found: dict[int, list[Block]] = {}
+    for block in sorted(depths):
+        slowest = scatter = gather = 0.0
+        for i, (host, box) in enumerate(zip(hosts, own[block[-1]], strict=True)):
+            if not area(box):
+                continue
+            region = reverse(graph, block, box)
+            seconds = sum(
+                problem.costs.vertex_s(v, "edge", host, area(part) / (graph[v].rows * graph[v].columns))
+                for v, part in region.produced.items()
+                if area(part)
+            )
+            lacks = brought = 0.0
+            for u, part in region.read.items():
+                size = bytes_per_position(graph, u)
+                if u in inside:
+                    lacks += size * (area(part) - max(0, area(intersection(part, own[u][i]))))
+                elif host != leader:
+                    brought += size * area(part)
+            if lacks:
+                path = lan.path(hosts[i - 1] if i else hosts[1], host)
+                seconds += serialise_s(path, lacks) + path.delay_s
+            if brought:
+                scatter += serialise_s(lan.path(leader, host), brought)
+            if host != leader and block[-1] == run[-1]:
+                gather += serialise_s(lan.path(host, leader), area(box) * bytes_per_position(graph, block[-1]))
+            slowest = max(slowest, seconds)
+        delays = max(lan.path(leader, host).delay_s for host in hosts if host != leader)
+        ends = (scatter + delays if scatter else 0.0) + (gather + delays if gather else 0.0)
+        found.setdefault(block[-1], []).append(Block(block[0], block[-1], slowest + ends))
+    return found
+
+
 class Aofl(Tiler):
     """Optimally fused blocks."""
 
@@ -98,6 +146,8 @@ class Aofl(Tiler):
         if len(hosts) < 2:
             return (), {"hosts": hosts}
         alone_s = prices(problem).compute[EDGE]
+        if values["aofl_exchange"] == "borders":
+            return self._bordering(problem, on_edge, hosts, speeds)
         blocks = blocks_of(problem, hosts, speeds)
         alone = [values["aofl_alone"] == "on" or not is_window(problem.graph, v) for v in range(len(problem.graph))]
         picked, seconds = best_blocks(blocks, alone_s, on_edge, alone)
@@ -105,3 +155,24 @@ class Aofl(Tiler):
             strips(problem.graph, range(b.first, b.last + 1), hosts, speeds, wide(problem.graph, b.last)) for b in picked
         )
         return found, {"hosts": hosts, "blocks": [[b.first, b.last] for b in picked], "edge_s": seconds}
+
+    def _bordering(
+        self, problem: Problem, on_edge: Sequence[bool], hosts: Sequence[str], speeds: Sequence[float]
+    ) -> tuple[tuple[Stack, ...], dict[str, Any]]:
+        """Blocks that hand over to one another, run by run of the edge part; every vertex of a run is in one."""
+        graph = problem.graph
+        found: list[Stack] = []
+        notes: dict[str, Any] = {"hosts": list(hosts), "blocks": [], "edge_s": 0.0}
+        for run in runs(graph, on_edge):
+            columns = wide(graph, run[0])
+            blocks = bordering_blocks(problem, run, hosts, speeds, columns)
+            here = [v in run for v in range(len(graph))]
+            picked, seconds = best_blocks(blocks, [float("inf")] * len(graph), here, [False] * len(graph))
+
+            def cut(block: Sequence[int], handover: Handover, columns: bool = columns) -> Stack:
+                return strips(graph, block, hosts, speeds, columns, handover)
+
+            found += linked([tuple(range(b.first, b.last + 1)) for b in picked], cut, "neighbours")
+            notes["blocks"] += [[b.first, b.last] for b in picked]
+            notes["edge_s"] += seconds
+        return tuple(found), notes

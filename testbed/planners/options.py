@@ -145,7 +145,11 @@ TILER_OPTIONS: dict[str, Option] = {
     "max_hosts": VSM_OPTIONS["max_hosts"],
 }
 MODNN_OPTIONS: dict[str, Option] = {**TILER_OPTIONS, "modnn_exchange": Choice(("borders", "maps"), "borders")}
-AOFL_OPTIONS: dict[str, Option] = {**TILER_OPTIONS, "aofl_alone": Choice(("off", "on"), "off")}
+AOFL_OPTIONS: dict[str, Option] = {
+    **TILER_OPTIONS,
+    "aofl_exchange": Choice(("maps", "borders"), "maps"),
+    "aofl_alone": Choice(("off", "on"), "off"),
+}
 DEEPTHINGS_OPTIONS: dict[str, Option] = {
     **TILER_OPTIONS,
     "deepthings_depth": Number(16.0, 1.0, 10_000.0, whole=True),
