@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
@@ -36,6 +38,18 @@ def enter(namespace: Path | str) -> None:
         call("setns", ctypes.c_int(descriptor), ctypes.c_int(0))
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def within(namespace: Path | str) -> Iterator[None]:
+    """Run a block (of this thread) in another network namespace; sockets made there stay there. Raises OSError."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(namespace)
+        yield
+    finally:
+        enter(f"/proc/self/fd/{own}")
+        os.close(own)
 
 
 def die_with_parent() -> None:

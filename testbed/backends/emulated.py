@@ -11,17 +11,17 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
 
-from d3node.linux import die_with_parent, enter
+from d3node.linux import die_with_parent, enter, within
 from testbed.backends import offload
-from testbed.backends.netspec import DIRECTIONS, NetworkSpec
+from testbed.backends.netspec import DIRECTIONS, SOCKET_BUFFER_BYTES, NetworkSpec
 from testbed.backends.shaping import ClassCounters, Shaper, has_netem
 from testbed.backends.sysctl import QUIET, sysctl
 from testbed.errors import BackendError
@@ -29,6 +29,17 @@ from testbed.scenario.state import LinkState
 from topologies.addresses import assign, behind, segments
 from topologies.layout import Direction
 from topologies.mininet_topo import LayoutTopo
+
+_TCP_SETTINGS = (
+    "tcp_slow_start_after_idle",
+    "tcp_no_metrics_save",
+    "tcp_rmem",
+    "tcp_wmem",
+    "tcp_sack",
+    "tcp_timestamps",
+    "tcp_ecn",
+)
+"""For the manifest: what decides how TCP behaves beside congestion control."""
 
 _NUD_NOARP, _NTF_MASTER = 0x40, 0x04  # a bridge entry that was not learnt, never ages, and belongs to the bridge
 
@@ -83,8 +94,14 @@ class EmulatedNetwork:
             "switch": "LinuxBridge",
             "mininet": self._version,
             "default_congestion_control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
+            "tcp_settings": self._tcp_settings(),
             "addresses": {f"{host}/{link}": address for (host, link), address in assign(self.layout).items()},
         }
+
+    def _tcp_settings(self) -> dict[str, str]:
+        """What is in force on the hosts (the same on all)."""
+        with self.inside(self.layout.hosts[0].name):
+            return {name: " ".join(Path("/proc/sys/net/ipv4", name).read_text().split()) for name in _TCP_SETTINGS}
 
     def stop(self) -> None:
         """End Mininet's hosts; the rest goes with the namespace."""
@@ -115,6 +132,8 @@ class EmulatedNetwork:
             **QUIET,
             "net.ipv4.tcp_slow_start_after_idle": str(int(self.spec.slow_start_after_idle)),
             "net.ipv4.tcp_no_metrics_save": "1",  # a connection must not inherit what an earlier one learnt
+            "net.ipv4.tcp_rmem": f"4096\t131072\t{SOCKET_BUFFER_BYTES}",
+            "net.ipv4.tcp_wmem": f"4096\t16384\t{SOCKET_BUFFER_BYTES}",
         }
         try:
             net = Mininet(
@@ -189,16 +208,9 @@ class EmulatedNetwork:
             self.spec.queues[key],
         )
 
-    @contextmanager
-    def inside(self, host: str) -> Iterator[None]:
+    def inside(self, host: str) -> AbstractContextManager[None]:
         """Run a block (of this thread) in a host's network namespace; sockets made there stay there."""
-        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            enter(self.namespace(host))
-            yield
-        finally:
-            enter(f"/proc/self/fd/{own}")
-            os.close(own)
+        return within(self.namespace(host))
 
     def fork(self, host: str, function: Callable[[], None]) -> int:
         """Run a function in a child process on a host; its process number. For tests and benchmarks."""

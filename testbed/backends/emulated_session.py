@@ -173,6 +173,11 @@ class EmulatedSession:
         """Bytes of memory of all agents and the process that shares the weights: `pss_bytes`, `rss_bytes`, `agents`."""
         return await self._ask("memory")
 
+    async def namespaces(self) -> dict[str, Path]:
+        """The file of each host's network namespace, for measurements with sockets of their own (`testbed.verify`)."""
+        files = (await self._ask("namespaces"))["files"]
+        return {host: self._root / file.removeprefix("/") for host, file in files.items()}
+
     async def kill(self, host: str) -> None:
         """Kill a host's agent, as a crash would."""
         await self._ask("kill", host=host)

@@ -128,6 +128,7 @@ class Emulation:
             "check": self._check,
             "facts": self._facts,
             "memory": self._memory,
+            "namespaces": self._namespaces,
             "kill": self._kill,
             "finish": self._finish,
         }
@@ -161,6 +162,9 @@ class Emulation:
 
     def _facts(self, _: Fields) -> Fields:
         return {"idle_min": self._idle.minimum, "idle_mean": self._idle.mean, "apply_s": self._apply_s}
+
+    def _namespaces(self, _: Fields) -> Fields:
+        return {"files": {host: str(self._network.namespace(host)) for host in self._network.pids}}
 
     def _memory(self, _: Fields) -> Fields:
         return {} if self._agents is None else self._agents.memory()

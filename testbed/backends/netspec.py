@@ -18,6 +18,10 @@ FRAME_BYTES = 1514
 BURST_S, BURST_GROWS_FROM_BPS, LONGEST_BURST_S = 0.0001, 100e6, 0.0005
 """Time's worth of tokens that a link may save up; see `burst_bytes`."""
 
+SOCKET_BUFFER_BYTES = 64 << 20
+"""How far the buffers of a TCP connection may grow on an emulated host. Linux's own limits (4 MiB to send, 6 MiB to receive) hold
+windows of about 3 MB, less than 500 Mbit/s fill at a round trip of 100 ms: the link, not the socket, shall limit a flow."""
+
 Key = tuple[str, Direction]
 
 

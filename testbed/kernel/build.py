@@ -182,7 +182,7 @@ class _Build:
             raise RunError(f"kernel {self.version} does not take these options of {cache.FRAGMENT.name}: {', '.join(lost)}")
 
     def _compile(self, tree: Path) -> None:
-        command = self._make(tree, f"-j{self._jobs}", "linux")
+        command = self._make(tree, f"-j{self._jobs}", f"CFLAGS_time.o=-include {cache.CLOCK}", "linux")
         with (
             self._log.open("ab") as log,
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as process,

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 FRAGMENT = Path(__file__).with_name("fragment.config")
+CLOCK = Path(__file__).with_name("clock.h")
+"""What the build changes of the kernel's clock; no file of the source is touched."""
 _HASH_DIGITS = 12
 
 
@@ -50,7 +52,7 @@ class Kernel:
 
     @property
     def config_hash(self) -> str:
-        """Digest of the configuration fragment."""
+        """Digest of configuration fragment and clock."""
         return self.folder.name.rpartition("-")[2]
 
 
@@ -61,8 +63,9 @@ def root() -> Path:
 
 
 def config_hash() -> str:
-    """Digest of the options that this version of the testbed asks for; comments do not count."""
-    return hashlib.sha256("\n".join(sorted(options())).encode()).hexdigest()[:_HASH_DIGITS]
+    """Digest of the options that this version of the testbed asks for, and of its clock; comments do not count."""
+    asked = [*sorted(options()), *(line for line in CLOCK.read_text(encoding="utf-8").splitlines() if line.startswith("#"))]
+    return hashlib.sha256("\n".join(asked).encode()).hexdigest()[:_HASH_DIGITS]
 
 
 def options() -> list[str]:
