@@ -22,12 +22,14 @@ Level = Literal["ok", "degraded", "rejected"]
 
 @dataclass(frozen=True, slots=True)
 class LinkCounters:
-    """Totals of one direction of a link since the start: bytes as shaped (frames without preamble), packets, dropped packets,
-    and, where the backend can tell, the bytes of application messages among them."""
+    """Totals of one direction of a link since the start: bytes as shaped (frames without preamble), packets, packets dropped on a
+    full queue, packets lost at random as the link was asked to, and, where the backend can tell, the bytes of application
+    messages among them."""
 
     wire_bytes: int
     packets: int
     drops: int
+    lost: int = 0
     message_bytes: int | None = None
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from d3node.linux import die_with_parent, enter, within
-from testbed.backends import offload
+from testbed.backends import netem, offload
 from testbed.backends.netspec import DIRECTIONS, SOCKET_BUFFER_BYTES, NetworkSpec
 from testbed.backends.shaping import ClassCounters, Shaper, has_netem
 from testbed.backends.sysctl import QUIET, sysctl
@@ -90,6 +90,7 @@ class EmulatedNetwork:
             "stages": ["htb", "netem"][: self.stages],
             "netem": self.netem,
             "offload": self._offload,
+            "seeded": self.stages == 2 and all(shaper.seed is not None for shaper in self.shapers.values()),
             "queues_bytes": {f"{link}/{direction}": n for (link, direction), n in self.spec.queues.items()},
             "switch": "LinuxBridge",
             "mininet": self._version,
@@ -206,6 +207,7 @@ class EmulatedNetwork:
             second,
             self.spec.states[key],
             self.spec.queues[key],
+            netem.seed_of(self.spec.seed, link, direction),
         )
 
     def inside(self, host: str) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ class EmulatedSession:
     async def apply_link(self, link: str, direction: Direction, state: LinkState) -> None:
         """Change a link in place; in force, and read back from the kernel, on return. Raises BackendError."""
         wall = scaled(state, self._scale)
-        await self._ask("apply", link=link, direction=direction, rate_bps=wall.rate_bps, delay_s=wall.delay_s, loss=wall.loss)
+        await self._ask("apply", link=link, direction=direction, **asdict(wall))
         self._budget.change((link, direction), wall.rate_bps, asyncio.get_running_loop().time() * self._scale)
 
     async def counters(self) -> dict[tuple[str, Direction], LinkCounters]:
@@ -189,5 +190,6 @@ class EmulatedSession:
 
 def _counters(answer: Fields) -> dict[tuple[str, Direction], LinkCounters]:
     return {
-        (link, direction): LinkCounters(wire, packets, drops) for link, direction, wire, packets, drops, _ in answer["counters"]
+        (link, direction): LinkCounters(wire, packets, drops, lost)
+        for link, direction, wire, packets, drops, lost in answer["counters"]
     }

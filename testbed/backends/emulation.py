@@ -139,7 +139,7 @@ class Emulation:
 
     def _apply(self, request: Fields) -> Fields:
         start = time.perf_counter()
-        state = LinkState(request["rate_bps"], request["delay_s"], request["loss"])
+        state = LinkState(request["rate_bps"], request["delay_s"], request["loss"], request["jitter_s"])
         self._network.apply(request["link"], request["direction"], state)
         self._apply_s.append(time.perf_counter() - start)
         return {"seconds": self._apply_s[-1]}
@@ -147,7 +147,7 @@ class Emulation:
     def _counters(self, _: Fields) -> Fields:
         found = {key: counted.since(self._before[key]) for key, counted in self._network.counters().items()}
         return {
-            "counters": [[link, d, c.wire_bytes, c.packets, c.drops, c.overlimits] for (link, d), c in found.items()],
+            "counters": [[link, d, c.wire_bytes, c.packets, c.drops, c.lost] for (link, d), c in found.items()],
             "backlog_bytes": sum(c.backlog_bytes for c in found.values()),
         }
 

@@ -100,7 +100,8 @@ class FlowNetwork:
             found[key] = LinkCounters(
                 wire_bytes=int(link.data_bytes + wire) + FRAME_OVERHEAD * link.acks,
                 packets=int(link.data_packets + wire / SEGMENT) + link.acks,
-                drops=int(link.drops),
+                drops=0,  # a message never meets a full queue
+                lost=int(link.drops),
                 message_bytes=link.message_bytes + int(message),
             )
         return found

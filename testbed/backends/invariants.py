@@ -121,16 +121,12 @@ class LinkBudget:
 
 
 def drops(counters: Mapping[Key, LinkCounters], network: NetworkSpec) -> Invariant:
-    """Share of frames that were dropped although no loss was asked for."""
-    worst, where, total = 0.0, "", 0
-    for key, found in counters.items():
-        if network.states[key].loss > 0.0:
-            continue
-        total += found.drops
-        share = found.drops / max(1, found.packets)
-        if share >= worst:
-            worst, where = share, f"{key[0]} {key[1]}"
-    detail = f"{total} frames in all; highest share on {where}" if total else "no frame was dropped unasked"
+    """Share of frames that were dropped on a full queue. (Those that a link's `loss` takes are counted apart, and asked for.)"""
+    shares = {key: found.drops / max(1, found.packets) for key, found in counters.items()}
+    key = max(shares, key=lambda key: shares[key])
+    worst, total, lost = shares[key], sum(x.drops for x in counters.values()), sum(x.lost for x in counters.values())
+    queue = f"{total} frames in all; highest share on {key[0]} {key[1]}, whose queue holds {network.queues[key]} B"
+    detail = (queue if total else "no frame was dropped unasked") + (f"; {lost} frames were lost as asked" if lost else "")
     return Invariant("unasked_drops", _level(worst, DROP_SHARE), worst, DROP_SHARE[0], detail)
 
 

@@ -91,6 +91,7 @@ class MininetBackend:
                 offload=scenario.network.offload,
                 slow_start_after_idle=scenario.network.slow_start_after_idle,
                 congestion_control=scenario.network.congestion_control,
+                seed=scenario.seed,
             ),
             agents=AgentsSpec(
                 models=_models(scenario),

@@ -90,6 +90,7 @@ def _without_delay(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> str
     options = []
     for key, table in scenario.links.items():
         options += [f"--set links.{key}.delay='0 s'"] if table.delay else []
+        options += [f"--set links.{key}.jitter='0 s'"] if table.jitter else []
         options += [f"--set links.{key}.loss=0"] if table.loss else []
     if any(link.trace is not None and {"delay_s", "loss"} & set(link.trace.columns) for link in links.values()):
         options.append("and traces without delay and loss")
@@ -97,7 +98,7 @@ def _without_delay(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> str
 
 
 def _needs_netem(link: ResolvedLink) -> bool:
-    if any(state.delay_s > 0.0 or state.loss > 0.0 for state in (link.up, link.down)):
+    if any(state.delay_s > 0.0 or state.jitter_s > 0.0 or state.loss > 0.0 for state in (link.up, link.down)):
         return True
     columns = {} if link.trace is None else link.trace.columns
     return any(value > 0.0 for name in ("delay_s", "loss") for value in columns.get(name, ()))

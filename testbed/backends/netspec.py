@@ -43,12 +43,13 @@ def queue_bytes(rate_bps: float, delay_s: float) -> int:
 
 def scaled(state: LinkState, time_scale: float) -> LinkState:
     """The state that the kernel must hold where a scenario runs `time_scale` times slower."""
-    return LinkState(state.rate_bps / time_scale, state.delay_s * time_scale, state.loss)
+    return LinkState(state.rate_bps / time_scale, state.delay_s * time_scale, state.loss, state.jitter_s * time_scale)
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """`states` and `queues` (bytes) are keyed by link and direction; times and rates are those of the wall clock.
+    """`states` and `queues` (bytes) are keyed by link and direction; times and rates are those of the wall clock. `seed`: of
+    losses and jitter.
 
     `stages`: 1 shapes with HTB only, 2 with HTB and then netem, None with two where the kernel has netem.
     """
@@ -59,6 +60,7 @@ class NetworkSpec:
     offload: bool = False
     slow_start_after_idle: bool = False
     congestion_control: str = "cubic"
+    seed: int = 0
     stages: int | None = None
 
 
@@ -98,7 +100,7 @@ class EmulationSpec:
             "switches": list(layout.switches),
             "links": [[x.name, x.role, x.a, x.b] for x in layout.links],
         }
-        plain["states"] = [[*key, s.rate_bps, s.delay_s, s.loss] for key, s in network.states.items()]
+        plain["states"] = [[*key, s.rate_bps, s.delay_s, s.loss, s.jitter_s] for key, s in network.states.items()]
         plain["queues"] = [[*key, size] for key, size in network.queues.items()]
         return {
             "network": plain,
@@ -127,4 +129,4 @@ class EmulationSpec:
         )
 
 
-_PLAIN = ("offload", "slow_start_after_idle", "congestion_control", "stages")
+_PLAIN = ("offload", "slow_start_after_idle", "congestion_control", "seed", "stages")

@@ -18,17 +18,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.rtnl.tcmsg import plugins, sched_htb, sched_netem, sched_pfifo
+from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
 
-from testbed.backends import gate
+from testbed.backends import gate, netem
 from testbed.backends.netspec import FRAME_BYTES, burst_bytes
 from testbed.errors import BackendError
 from testbed.scenario.state import LinkState
 
 gate.teach()
 plugins.setdefault("bfifo", sched_pfifo)  # same options (one limit), in bytes
-if not hasattr(sched_netem, "fix_request"):  # else pyroute2 0.9 takes netem's rate for an attribute of the message too, and fails
-    sched_netem.fix_request = sched_htb.fix_request
+assert netem.SOME  # importing it registered it
 
 OUTAGE_BELOW_BPS = 1000.0
 """Rates below this are an outage: a full frame would take more than 12 s."""
@@ -45,11 +44,13 @@ _KICK = bytes.fromhex("0180c2000001") + bytes(6) + b"\x88\xb5" + bytes(46)
 
 @dataclass(frozen=True, slots=True)
 class ClassCounters:
-    """What the HTB class counted: bytes and packets sent, packets dropped on a full queue, times it had to wait."""
+    """What the HTB class counted: bytes and packets sent, packets dropped on a full queue, times it had to wait; and the packets
+    that netem lost behind it."""
 
     wire_bytes: int
     packets: int
     drops: int
+    lost: int
     overlimits: int
     backlog_bytes: int
 
@@ -70,7 +71,9 @@ class Shaper:
     `state` is what is in force, `burst` the policy for the tokens of a rate. Not thread-safe; uses the given netlink socket.
     """
 
-    def __init__(self, netlink: IPRoute, name: str, first: int, second: int | None, state: LinkState, queue: int) -> None:
+    def __init__(
+        self, netlink: IPRoute, name: str, first: int, second: int | None, state: LinkState, queue: int, seed: int | None = None
+    ) -> None:
         self.name = name
         self.queue = queue
         self.state = state
@@ -87,7 +90,7 @@ class Shaper:
         self._tc("add", "bfifo", first, handle=_QUEUE, parent=_CLASS, limit=queue)
         self._refuse_without_netem(state)
         if second is not None:
-            self._netem("add", state)
+            self._netem("add", state, seed)
         self._gate(shut=state.rate_bps < OUTAGE_BELOW_BPS)
         self.check()
 
@@ -109,8 +112,8 @@ class Shaper:
         self.check(with_gate=moved)
 
     def _refuse_without_netem(self, state: LinkState) -> None:
-        if self._second is None and (state.delay_s > 0.0 or state.loss > 0.0):
-            raise BackendError(f"link {self.name!r}: delay and loss need the kernel module sch_netem, which is not here")
+        if self._second is None and (state.delay_s > 0.0 or state.jitter_s > 0.0 or state.loss > 0.0):
+            raise BackendError(f"link {self.name!r}: delay, jitter and loss need the kernel module sch_netem, which is not here")
 
     def check(self, with_gate: bool = True) -> None:
         """Raise BackendError unless the kernel's state is `self.state`. `with_gate`: look at the gate too (a slow dump)."""
@@ -136,17 +139,27 @@ class Shaper:
         return ClassCounters(
             wire_bytes=basic["bytes"] - self._kicks * len(_KICK),
             packets=basic["packets"] - self._kicks,
-            drops=self._drops(queue["drops"]),
+            drops=int(queue["drops"]),
+            lost=self._lost(),
             overlimits=queue["overlimits"],
             backlog_bytes=queue["backlog"],
         )
 
-    def _drops(self, in_class: int) -> int:
-        lost = 0
-        if self._second is not None:
-            netem = next(q for q in self._netlink.get_qdiscs(self._second) if q["handle"] == _DELAY)
-            lost = netem.get_attr("TCA_STATS2").get_attr("TCA_STATS_QUEUE")["drops"]
-        return int(in_class) + int(lost)
+    @property
+    def seed(self) -> int | None:
+        """The seed that netem draws losses and jitter with, as the kernel has it; None without netem, or before Linux 6.6."""
+        if self._second is None:
+            return None
+        found = self._netem_found().get_attr("TCA_OPTIONS").get_attr("TCA_NETEM_PRNG_SEED")
+        return None if found is None else int(found)
+
+    def _lost(self) -> int:
+        if self._second is None:
+            return 0
+        return int(self._netem_found().get_attr("TCA_STATS2").get_attr("TCA_STATS_QUEUE")["drops"])
+
+    def _netem_found(self) -> Any:
+        return next(q for q in self._netlink.get_qdiscs(self._second) if q["handle"] == _DELAY)
 
     def _class_attributes(self, name: str) -> Any:
         found = next(c for c in self._netlink.get_classes(self._first) if c["handle"] == _CLASS)
@@ -167,29 +180,32 @@ class Shaper:
             quantum=FRAME_BYTES,  # one class only: any legal quantum will do, and an explicit one keeps the kernel quiet
         )
 
-    def _netem(self, verb: str, state: LinkState) -> None:
+    def _netem(self, verb: str, state: LinkState, seed: int | None = None) -> None:
+        """Without a seed netem goes on drawing where it is."""
         self._tc(
             verb,
             "netem",
             self._second,
             handle=_DELAY,
             rate=_bytes_s(max(state.rate_bps, OUTAGE_BELOW_BPS)),
-            delay=round(state.delay_s * 1e6),
-            loss=state.loss * 100.0,
+            delay_ns=round(state.delay_s * 1e9),
+            jitter_ns=round(state.jitter_s * 1e9),
+            loss=state.loss,
             limit=_NETEM_FRAMES,
+            seed=seed,
         )
 
     def _check_netem(self) -> None:
-        netem = next(q for q in self._netlink.get_qdiscs(self._second) if q["handle"] == _DELAY)
-        options = netem.get_attr("TCA_OPTIONS")
-        delay_s = options["delay"] / 15.625e6  # ticks of 64 ns
-        rate = options.get_attr("TCA_NETEM_RATE")["rate"]
-        wanted = (_bytes_s(self.state.rate_bps), self.state.delay_s, self.state.loss)
+        options = self._netem_found().get_attr("TCA_OPTIONS")
+        rate = options.get_attr("TCA_NETEM_RATE64") or options.get_attr("TCA_NETEM_RATE")["rate"]
+        delay_s, jitter_s = (options.get_attr(f"TCA_NETEM_{name}64") / 1e9 for name in ("LATENCY", "JITTER"))
         loss = options["loss"] / (2**32 - 1)
-        if rate != wanted[0] or abs(delay_s - wanted[1]) > 2e-6 or abs(loss - wanted[2]) > 1e-6:
+        asked = self.state
+        off = max(abs(delay_s - asked.delay_s), abs(jitter_s - asked.jitter_s))
+        if rate != _bytes_s(asked.rate_bps) or off > 2e-9 or abs(loss - asked.loss) > 1e-6:
             raise BackendError(
-                f"link {self.name!r}: asked for {wanted[0]} B/s, {wanted[1]} s, loss {wanted[2]}; the kernel's netem holds "
-                f"{rate} B/s, {delay_s:.6f} s, loss {loss:.6f}"
+                f"link {self.name!r}: asked {_bytes_s(asked.rate_bps)} B/s, {asked.delay_s} s, jitter {asked.jitter_s}, "
+                f"loss {asked.loss}; its netem holds {rate} B/s, {delay_s:.9f} s, jitter {jitter_s:.9f} s, loss {loss:.6f}"
             )
 
     def _gate(self, shut: bool) -> None:
@@ -222,7 +238,7 @@ def _bytes_s(rate_bps: float) -> int:
 def has_netem(netlink: IPRoute, index: int) -> bool:
     """Whether the kernel can add netem to an interface (it is taken off again); loads the module where that is allowed."""
     try:
-        netlink.tc("add", "netem", index, handle=_DELAY, delay=1000)
+        netlink.tc("add", "netem", index, handle=_DELAY, **netem.SOME)
     except Exception:
         return False
     netlink.tc("del", "netem", index, handle=_DELAY)

@@ -53,6 +53,11 @@ class SimBackend:
                     " (after `testbed profile`, if this machine's own times are wanted), or use --backend mininet"
                 ],
             )
+        shaky = [key for key, table in scenario.links.items() if table.jitter]
+        if shaky:
+            overrides = " ".join(f"--set links.{key}.jitter='0 s'" for key in shaky)
+            text = f"jitter on {', '.join(shaky)}: the flow model has no single frames that could be late"
+            return Support(False, [f"{text}; use --backend vkernel, or set it to 0 ({overrides})"])
         return Support(True)
 
     def run(self, scenario: Scenario, main: Callable[[Session], Awaitable[T]]) -> T:

@@ -22,7 +22,7 @@ SLEEP_COSTS_S = 1.0
 """Wall seconds that this may take."""
 
 QDISCS: dict[str, dict[str, Any]] = {
-    "netem": {"delay": 1000, "rate": 125_000},
+    "netem": {"rate": 125_000, "delay_ns": 1_000_000, "jitter_ns": 0, "loss": 0.0, "limit": 1000, "seed": 1},
     "htb": {"default": 1},
     "tbf": {"rate": 125_000, "burst": 1514, "limit": 15_140},
     "bfifo": {"limit": 15_140},
@@ -36,7 +36,7 @@ def trial(emit: Callable[..., None]) -> dict[str, Any]:
 
     from testbed.backends import shaping
 
-    assert shaping  # teaches pyroute2 about bfifo and netem's rate
+    assert shaping  # teaches pyroute2 about bfifo and netem's newer options
     found: dict[str, Any] = {
         "congestion_control": Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
     }

@@ -382,6 +382,7 @@ class PairRun:
                         "wire_bytes": "" if counted is None else counted.wire_bytes,
                         "packets": "" if counted is None else counted.packets,
                         "drops": "" if counted is None else counted.drops,
+                        "lost": "" if counted is None else counted.lost,
                         "messages": reported.messages,
                         "message_bytes": reported.message_bytes,
                         "weights_bytes": reported.weights_bytes,
@@ -395,7 +396,8 @@ def _since(before: LinkCounters | None, after: LinkCounters | None) -> LinkCount
         return None
     if before is None:
         return after
-    return LinkCounters(after.wire_bytes - before.wire_bytes, after.packets - before.packets, after.drops - before.drops)
+    names = ("wire_bytes", "packets", "drops", "lost")
+    return LinkCounters(*(getattr(after, name) - getattr(before, name) for name in names))
 
 
 def _other(direction: Direction) -> Direction:

@@ -186,8 +186,14 @@ def _resolve(scenario: Scenario, name: str, role: str, table: LinkTable) -> Reso
             used.add("rate" if towards == "up" or table.rate_down is None else "rate_down")
         if rate is None and not (traced and "rate_bps" in first):
             rate = _default_rate(name, role, towards)
-        state = LinkState(rate_bps=rate or 0.0, delay_s=table.delay or 0.0, loss=table.loss or 0.0)
+        jitter = table.jitter or 0.0
+        state = LinkState(rate_bps=rate or 0.0, delay_s=table.delay or 0.0, loss=table.loss or 0.0, jitter_s=jitter)
         states[towards] = _over(state, first) if traced else state
+    delays = (
+        [state.delay_s for state in states.values()] if trace is None else trace.columns.get("delay_s", (table.delay or 0.0,))
+    )
+    if (table.jitter or 0.0) > min(delays):
+        raise ScenarioError(f"links.{name}.jitter: {table.jitter} s is more than the delay ({min(delays)} s) that it varies")
     return ResolvedLink(
         name=name,
         role=role,
@@ -227,4 +233,5 @@ def _over(state: LinkState, values: Mapping[str, float]) -> LinkState:
         rate_bps=values.get("rate_bps", state.rate_bps),
         delay_s=values.get("delay_s", state.delay_s),
         loss=values.get("loss", state.loss),
+        jitter_s=state.jitter_s,
     )

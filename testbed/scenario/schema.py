@@ -49,6 +49,10 @@ class LinkTable(Table):
     rate: Rate | None = Field(default=None, gt=0.0, description="towards the cloud; see above for defaults")
     rate_down: Rate | None = Field(default=None, gt=0.0, description='rate towards the devices; same as "rate" if absent')
     delay: Duration | None = Field(default=None, description="one way; 0 if absent")
+    jitter: Duration | None = Field(
+        default=None,
+        description="a frame's delay is drawn from delay - jitter to delay + jitter; none overtakes; not in `sim`; 0 if absent",
+    )
     loss: Share | None = Field(default=None, ge=0.0, lt=1.0, description="of packets, at random; 0 if absent")
     queue: Size | None = Field(default=None, gt=0.0, description="bytes of queue; derived from rate and delay if absent")
     trace: str | None = Field(default=None, description="file, name or generator of a trace; `none` takes a role's away")

@@ -97,6 +97,11 @@ class Connection:
         reading.join()
 
     @property
+    def congestion(self) -> str:
+        """The congestion control that the sender uses."""
+        return self.sender.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+
+    @property
     def window(self) -> int:
         """The congestion window, in segments."""
         return self._info(80)

@@ -19,6 +19,7 @@ from typing import Any
 
 from testbed import registry
 from testbed.backends.mininet import MininetBackend
+from testbed.backends.netspec import burst_bytes
 from testbed.costs.network import FRAME_OVERHEAD, SEGMENT_PAYLOAD
 from testbed.errors import InputError
 from testbed.kernel import guest
@@ -47,8 +48,8 @@ BACKENDS = ("vkernel", "mininet")
 class Followed:
     """One trace: payload bytes allowed and delivered in each window, and how late its steps were in force.
 
-    `outage_bytes`: delivered in windows in which the link was shut throughout. `frames`: counted by the link, `dropped_frames`:
-    by its queue.
+    `outage_bytes`: delivered in windows in which the link was shut throughout; up to `on_the_wire_bytes` for each outage had left
+    the queue when it began. `frames`: counted by the link, `dropped_frames`: by its queue.
     """
 
     trace: str
@@ -61,6 +62,7 @@ class Followed:
     late_s: float
     outages: int
     outage_bytes: int
+    on_the_wire_bytes: int
     frames: int = 0
     dropped_frames: int = 0
     resent_segments: int = 0
@@ -86,10 +88,9 @@ class Followed:
             found.append(f"{self.trace}: the median window is off by {self.window:.2%}, more than {WINDOW_LIMIT:.0%}")
         if self.late_s > LATE_LIMIT_S:
             found.append(f"{self.trace}: a step was {self.late_s * 1e3:.2f} ms late, more than {LATE_LIMIT_S * 1e3:g} ms")
-        if self.outage_bytes > self.outages * SEGMENT_PAYLOAD:
-            found.append(
-                f"{self.trace}: {self.outage_bytes} bytes came through {self.outages} outages, more than a frame for each"
-            )
+        if self.outage_bytes > self.outages * self.on_the_wire_bytes:
+            bound = f"more than {self.on_the_wire_bytes} B for each"
+            found.append(f"{self.trace}: {self.outage_bytes} bytes came through {self.outages} outages, {bound}")
         return found
 
 
@@ -194,6 +195,7 @@ async def follow(session: Any, wanted: Scenario, seconds: float) -> Followed:
     congestion = wanted.network.congestion_control
     where = address(session.layout, TARGET, SOURCE)
     connection = Connection.open(await session.namespaces(), SOURCE, TARGET, where, congestion)
+    congestion = connection.congestion
     flow = threading.Thread(target=connection.greedy, args=(WARM_UP_S + seconds + link.up.delay_s, arrived))
     flow.start()
     await asyncio.sleep(WARM_UP_S)
@@ -222,6 +224,7 @@ async def follow(session: Any, wanted: Scenario, seconds: float) -> Followed:
         late_s=max(done.late_s for done in replay.done),
         outages=sum(1 for k in shut if k - 1 not in shut),
         outage_bytes=int(sum(delivered[k] for k in shut)),
+        on_the_wire_bytes=2 * SEGMENT_PAYLOAD + burst_bytes(max(rates)),
         frames=after.packets - before.packets,
         dropped_frames=after.drops - before.drops,
         resent_segments=resent,

@@ -205,7 +205,9 @@ async def counters_hold_every_byte_that_was_sent(session: Session, tolerance: To
     def gained(link: str, direction: Any) -> LinkCounters:
         old, new = before[link, direction], after[link, direction]
         known = None if new.message_bytes is None or old.message_bytes is None else new.message_bytes - old.message_bytes
-        return LinkCounters(new.wire_bytes - old.wire_bytes, new.packets - old.packets, new.drops - old.drops, known)
+        return LinkCounters(
+            new.wire_bytes - old.wire_bytes, new.packets - old.packets, new.drops - old.drops, message_bytes=known
+        )
 
     for link in ("access-d1", "backbone", "core-c1"):
         up, down = gained(link, "up"), gained(link, "down")
