@@ -60,6 +60,7 @@ class ClassCounters:
             self.wire_bytes - before.wire_bytes,
             self.packets - before.packets,
             self.drops - before.drops,
+            self.lost - before.lost,
             self.overlimits - before.overlimits,
             self.backlog_bytes,
         )
