@@ -122,16 +122,15 @@ def test_links_of_the_time_travel_kernel_are_exact() -> None:
     assert found.facts["tcp_settings"]["tcp_slow_start_after_idle"] == "0"
 
 
-LOSSY = {"rate": "20 Mbit/s", "delay": "10 ms", "loss": "2 %", "sizes": [*[200_000] * 10, 8_000_000]}
-SHAKY = {"rate": "100 Mbit/s", "delay": "20 ms", "jitter": "5 ms", "sizes": [1000] * 200}
-SHORT = {"rate": "10 Mbit/s", "delay": "10 ms", "queue": "15140 B", "sizes": [3_000_000]}
+LOSSY = {"rate": "20 Mbit/s", "delay": "10 ms", "loss": "2 %", "sizes": [*[200_000] * 10, 6_000_000]}
+SHAKY = {"rate": "100 Mbit/s", "delay": "20 ms", "jitter": "5 ms", "sizes": [1000] * 150}
+SHORT = {"rate": "10 Mbit/s", "delay": "10 ms", "queue": "15140 B", "sizes": [1_000_000]}
 BBR = {"rate": "10 Mbit/s", "delay": "10 ms", "congestion": "bbr", "sizes": [3_000_000]}
 CASES = {
     "lossy": LOSSY,
     "lossy again": LOSSY,
     "lossy, other seed": {**LOSSY, "seed": 2},
     "shaky": SHAKY,
-    "shaky again": SHAKY,
     "short": SHORT,
     "bbr": BBR,
 }
@@ -156,7 +155,7 @@ def test_losses_repeat_with_their_seed_and_are_as_many_as_asked(measured: dict[s
     assert first["seconds"] != pytest.approx(other["seconds"], abs=0.001)
     for one in (first, other):
         lost, frames = one["counters"]["lost"], one["counters"]["packets"]
-        assert frames > 6000
+        assert frames > 5000
         assert lost / frames == pytest.approx(0.02, abs=4 * (0.02 * 0.98 / frames) ** 0.5)
         assert one["counters"]["drops"] == 0
         assert one["resent"] >= lost
@@ -165,13 +164,11 @@ def test_losses_repeat_with_their_seed_and_are_as_many_as_asked(measured: dict[s
 @built
 @pytest.mark.slow
 def test_jitter_spreads_delays_evenly_and_nothing_overtakes(measured: dict[str, Any]) -> None:
-    first, again = measured["shaky"], measured["shaky again"]
-    seconds = first["seconds"]
-    assert seconds == pytest.approx(again["seconds"], abs=0.001)
+    seconds = measured["shaky"]["seconds"]
     assert 0.015 <= min(seconds) < 0.0155
     assert 0.0245 < max(seconds) <= 0.0251
-    assert sum(seconds) / len(seconds) == pytest.approx(0.02, abs=4 * 0.005 / 3**0.5 / 200**0.5)
-    assert first["resent"] == 0
+    assert sum(seconds) / len(seconds) == pytest.approx(0.02, abs=4 * 0.005 / 3**0.5 / 150**0.5)
+    assert measured["shaky"]["resent"] == 0
 
 
 @built

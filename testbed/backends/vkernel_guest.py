@@ -7,6 +7,7 @@ the event loop, because computing takes no virtual time. The host's side is `tes
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import gc
@@ -19,19 +20,21 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
 
 from d3node.linux import CLONE_NEWNET, CLONE_NEWNS, call, die_with_parent, unshare
 from testbed.backends import isolation
-from testbed.backends.base import Support
+from testbed.backends.base import Session, Support
 from testbed.backends.mininet import MininetBackend
 from testbed.backends.netspec import EmulationSpec
 from testbed.backends.vkernel_heap import PRELOADED_MIB, SettlingModel, settle_heap
 from testbed.scenario.schema import Scenario
 from topologies.layout import Layout
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,20 @@ class GuestBackend(MininetBackend):
         if scenario.compute.tensors == "real":
             models = {name: {"source": self._files[name]} for name in models}
         return replace(found, agents=replace(found.agents, configs=configs, models=models, threads=1))
+
+    def run(self, scenario: Scenario, main: Callable[[Session], Awaitable[T]]) -> T:
+        """As on this machine, but `main` begins at a whole second of virtual time.
+
+        TCP's timers (delayed acknowledgements, retransmissions) end at ticks of the kernel, 10 ms apart. Where these lie must not
+        depend on how long it took to build the network, or what is lost would differ from run to run.
+        """
+
+        async def begin(session: Session) -> T:
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(1.0 - loop.time() % 1.0)
+            return await main(session)
+
+        return super().run(scenario, begin)
 
     def start_inside(self, scenario: Scenario, channel: socket.socket, words: IO[bytes]) -> Child:
         """Fork the process that builds the network and serves `channel`, in a network namespace of its own."""
