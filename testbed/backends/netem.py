@@ -1,7 +1,6 @@
 """netem for pyroute2, with what its own plug-in (0.9) lacks: delays in nanoseconds, and a seed, so that losses and jitter repeat.
 
-Importing the module registers it, for requests and for what the kernel answers. A kernel before 6.6 passes over the seed: what it
-holds is read back by `testbed.backends.shaping`.
+A kernel before 6.6 passes over the seed: what it holds is read back by `testbed.backends.shaping`.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def get_parameters(asked: dict[str, Any]) -> dict[str, Any]:
     return {**old, "limit": asked["limit"], "loss": lost, "attrs": attributes}
 
 
-class options(sched_netem.options):  # type: ignore[misc]  # noqa: N801 (pyroute2's name)
+class options(sched_netem.options):  # type: ignore[misc]  # noqa: N801 - pyroute2 looks for this name
     """linux/pkt_sched.h: the attributes up to the seed."""
 
     nla_map = (
@@ -62,4 +61,6 @@ def seed_of(seed: int, link: str, direction: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {link} {direction}".encode()).digest()[:8], "big")
 
 
-plugins["netem"] = sys.modules[__name__]
+def teach() -> None:
+    """Let pyroute2 use this."""
+    plugins["netem"] = sys.modules[__name__]

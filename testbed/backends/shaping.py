@@ -26,8 +26,8 @@ from testbed.errors import BackendError
 from testbed.scenario.state import LinkState
 
 gate.teach()
+netem.teach()
 plugins.setdefault("bfifo", sched_pfifo)  # same options (one limit), in bytes
-assert netem.SOME  # importing it registered it
 
 OUTAGE_BELOW_BPS = 1000.0
 """Rates below this are an outage: a full frame would take more than 12 s."""
