@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 import typer
 from rich.table import Table
 
 from d3node.plan import TIERS
+from testbed import registry
 from testbed.cli.app import app
 from testbed.cli.console import kept, note, out, print_json, verb
 from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, scenario_of
 from testbed.errors import ScenarioError
+from testbed.names import suggestion
 from testbed.orchestrator.world import prepare
 from testbed.report import units
-from testbed.report.forecast import Forecast, forecasts
+from testbed.report.drawing import draw
+from testbed.report.explain import Explanation, explain, sentences
+from testbed.report.forecast import Forecast, Refusal, forecasts
+from testbed.report.yardstick import OBJECTIVES, Objective
 from testbed.scenario.links import idle_words
 from testbed.scenario.schema import Scenario
 from testbed.scenario.units import parse
 
 _HEADINGS = (
-    *("model", "device", "planner", "latency", "objective", "regret", "over\ntiles", "backbone", "planning"),
-    *("device/edge/\ncloud", "tiled"),
+    *("model", "device", "planner", "latency", "objective", "regret", "regret\ntold", "over\ntiles", "sustains", "backbone"),
+    *("planning", "device/edge/\ncloud", "tiled"),
 )
+_TOLD, _TILES = 6, 7
+_ALL = "all"
+_UNPROVEN = " (Of the best proven bound, which no placement may reach.)"
+_JUDGED = {
+    "latency": "objective over the exact optimum without tiles; below zero where tiles gain.",
+    "throughput": "busiest host or link over the least that any placement without tiles can do.",
+    "critical-path": "latency over the shortest of any placement without tiles.",
+}
 
 
 @verb(app, "plan")
@@ -33,9 +48,22 @@ def plan(
     overrides: Overrides = None,
     at: Annotated[str, typer.Option("--at", metavar="TIME", help='Moment of the traces, such as "12 s".')] = "0 s",
     show: Annotated[bool, typer.Option("--show", help="List what runs where, what crosses, and the tiles.")] = False,
+    yardstick: Annotated[
+        str, typer.Option("--yardstick", metavar="OBJECTIVE", help=f"What regret is about: {', '.join(OBJECTIVES)}.")
+    ] = "latency",
+    pictures: Annotated[
+        Path | None,
+        typer.Option("--explain", metavar="DIR", help="Tell why each cut is where it is, and draw each plan into an SVG file."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Predicted latency, objective, bytes and regret of each planner's plan."""
+    """Predicted latency, objective, bytes and regret of each planner's plan; `--planner all` for all there are."""
+    objective = cast(Objective, yardstick)
+    if objective not in OBJECTIVES:
+        raise ScenarioError(f"--yardstick: {yardstick!r} is no objective{suggestion(yardstick, OBJECTIVES)}")
+    everybody = planners is not None and _ALL in planners
+    if everybody:
+        planners = [*registry.planners(), *(name for name in planners or () if name != _ALL)]
     wanted = scenario_of(scenario, overrides, planners, models)
     try:
         time_s = parse("duration", at)
@@ -44,15 +72,32 @@ def plan(
     world = prepare(wanted)
     for text in idle_words(world.links):
         note(text)
-    found = list(forecasts(world, time_s))
+    refusals: list[Refusal] = []
+    found = list(forecasts(world, time_s, objective, refusals if everybody else None))
+    drawn = [] if pictures is None else [(item, explain(item)) for item in found]
+    files = [] if pictures is None else [_draw(pictures, explained) for _, explained in drawn]
     if as_json:
-        print_json({"scenario": wanted.name, "at_s": time_s, "plans": [_facts(item, found) for item in found]})
+        facts = [_facts(item, found) for item in found]
+        for each, (_, explained) in zip(facts, drawn, strict=False):
+            each["explanation"] = sentences(explained)
+        print_json(
+            {
+                "scenario": wanted.name,
+                "at_s": time_s,
+                "yardstick": yardstick,
+                "plans": facts,
+                "refusals": [vars(refusal) for refusal in refusals],
+            }
+        )
         return
     out.print(_table(wanted, found, time_s))
+    for refusal in refusals:
+        out.print(f"{refusal.model} on {refusal.device}, {refusal.planner}: {refusal.reason}", soft_wrap=True, highlight=False)
     out.print(
         "Latency: critical path of one request on the idle network. Objective: D3's sum of compute and transfer.\n"
-        "Regret: objective over the exact optimum without tiles; below zero where tiles gain. Over tiles:\n"
-        "the same over optimal-tiles, where that is among the planners.\n"
+        f"Regret: {_JUDGED[objective]}{'' if all(item.bound.reached for item in found) else _UNPROVEN}\n"
+        "Regret told: the same on what planners were told, where that is not the truth. Over tiles: objective over that\n"
+        "of optimal-tiles, where that is among the planners. Sustains: requests a second that no queue grows at.\n"
         "Backbone: bytes in frames towards the cloud. device/edge/cloud: layers on each tier; tiled: how many of them in tiles.",
         style="dim",
         soft_wrap=True,
@@ -60,6 +105,10 @@ def plan(
     if show:
         for item in found:
             _show(item)
+    for (item, explained), file in zip(drawn, files, strict=True):
+        out.print(f"\n[bold]{item.model}[/bold] by [bold]{item.planner}[/bold], for device {item.device}: {file}")
+        for line in sentences(explained):
+            out.print(line, soft_wrap=True, highlight=False)
 
 
 def _table(scenario: Scenario, found: list[Forecast], time_s: float) -> Table:
@@ -80,7 +129,9 @@ def _table(scenario: Scenario, found: list[Forecast], time_s: float) -> Table:
                 units.seconds(item.prediction.latency_s),
                 units.seconds(item.objective_s),
                 _percent(item.regret),
+                _percent(item.regret_told) if item.told is not item.problem else "",
                 _percent(_over_tiles(item, found)),
+                f"{1.0 / item.prediction.bottleneck_s:.3g} /s" if item.prediction.bottleneck_s > 0.0 else "",
                 units.size(item.prediction.backbone_bytes + item.prediction.direct_bytes),
                 units.seconds(item.planning_s),
                 "/".join(str(len(item.vertices(tier))) for tier in TIERS),
@@ -88,15 +139,27 @@ def _table(scenario: Scenario, found: list[Forecast], time_s: float) -> Table:
             )
         )
         before = same
-    bounded = any(row[6] for row in rows)
-    columns = kept(_HEADINGS, rows, ("tiled", "planning", "objective"))
+    empty = {i for i in (_TOLD, _TILES) if not any(row[i] for row in rows)} | ({1} if not several else set())
+    there = [i for i in range(len(_HEADINGS)) if i not in empty]
+    headings = [_HEADINGS[i] for i in there]
+    rows = [tuple(row[i] for i in there) for row in rows]
+    columns = kept(headings, rows, ("tiled", "planning", "objective", "sustains"))
     for i in columns:
-        if (i != 1 or several) and (i != 6 or bounded):
-            left = _HEADINGS[i] in ("model", "device", "planner")
-            table.add_column(_HEADINGS[i], justify="left" if left else "right", no_wrap=True, vertical="bottom")
+        left = headings[i] in ("model", "device", "planner")
+        table.add_column(headings[i], justify="left" if left else "right", no_wrap=True, vertical="bottom")
     for row in rows:
-        table.add_row(*(row[i] for i in columns if (i != 1 or several) and (i != 6 or bounded)))
+        table.add_row(*(row[i] for i in columns))
     return table
+
+
+def _draw(folder: Path, explained: Explanation) -> Path:
+    """The picture's file, named for model, device and planner."""
+    item = explained.forecast
+    name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in (item.model, item.device, item.planner))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.svg"
+    path.write_text(draw(explained))
+    return path
 
 
 def _over_tiles(item: Forecast, found: list[Forecast]) -> float | None:
@@ -118,8 +181,12 @@ def _facts(item: Forecast, found: list[Forecast]) -> dict[str, Any]:
         "planner": item.planner,
         "latency_s": item.prediction.latency_s,
         "objective_s": item.objective_s,
-        "optimum_s": item.optimum_s,
+        "value_s": item.value_s,
+        "optimum_s": item.bound.seconds,
+        "optimum_reached": item.bound.reached,
         "regret": item.regret,
+        "regret_told": item.regret_told,
+        "sustains_per_s": 1.0 / item.prediction.bottleneck_s if item.prediction.bottleneck_s > 0.0 else None,
         "regret_over_tiles": _over_tiles(item, found),
         "backbone_bytes": item.prediction.backbone_bytes,
         "direct_bytes": item.prediction.direct_bytes,

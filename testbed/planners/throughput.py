@@ -142,6 +142,13 @@ def smallest(problem: Problem, priced: Prices, effort: float, rate: float = 0.0)
     return Smallest(problem, final, view.loads(final), bound, method, priced.objective(final), outcome.status, sustained)
 
 
+def smallest_bound(problem: Problem, priced: Prices, effort: float) -> tuple[float, bool]:
+    """The proven lower bound of the bottleneck alone, and whether a placement reaches it. Raises CapacityError as `smallest`."""
+    view = Bottleneck(problem, priced)
+    ranks, bound, _ = _smallest(view, effort)
+    return bound, is_proven(problem, view.loads(ranks).bottleneck_s, bound)
+
+
 def _smallest(view: Bottleneck, effort: float) -> tuple[list[int], float, str]:
     """Ranks, proven lower bound of the bottleneck, method."""
     problem, priced = view.problem, view.priced

@@ -11,17 +11,15 @@ from dataclasses import dataclass, replace
 
 from d3node.plan import TIERS, Tier
 from d3node.program import lower
-from testbed import registry
 from testbed.costs.table import Costs
+from testbed.errors import InputError
 from testbed.orchestrator.truth import TrueState
 from testbed.orchestrator.walltime import timed
 from testbed.orchestrator.world import ModelFacts, Site, World
-from testbed.planners.base import Decision, JointPlanner, Problem
+from testbed.planners.base import Decision, JointPlanner, Planner, Problem
 from testbed.planners.evaluate import Prediction, critical_path, objective_s
 from testbed.planners.memory import check_capacities
-
-BOUND = "optimal"
-"""The planner that regret is taken against: the exact optimum without tiles."""
+from testbed.report.yardstick import Bound, Objective, bound, value_s
 
 
 @dataclass(frozen=True)
@@ -38,24 +36,28 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Forecast:
-    """One planner's plan for one model and device. All figures on the true costs: `objective_s` is D3's sum of compute and
-    transfer, `prediction` the critical path, `regret` the objective over the untiled optimum's, less one (below 0: tiles
-    gain)."""
+    """One planner's plan for one model and device. `problem` has the true costs, `told` those that planners are told; the plan is
+    made on `told`, and all figures but `regret_told` are on the truth. `objective_s` is D3's sum of compute and transfer,
+    `prediction` the critical path. `value_s` is what the yardstick's objective says, `bound` the least of it that is possible
+    without tiles, `regret` the share between them (below 0: tiles gain)."""
 
     model: str
     device: str
     planner: str
     problem: Problem
+    told: Problem
     decision: Decision
     planning_s: float
     objective_s: float
-    optimum_s: float
     prediction: Prediction
+    value_s: float
+    bound: Bound
+    regret_told: float
 
     @property
     def regret(self) -> float:
-        """Share by which the plan's objective is above the exact optimum without tiles."""
-        return self.objective_s / self.optimum_s - 1.0
+        """Share by which the plan's value is above the exact optimum without tiles."""
+        return self.value_s / self.bound.seconds - 1.0 if self.bound.seconds > 0.0 else 0.0
 
     def vertices(self, tier: Tier) -> tuple[int, ...]:
         """Vertices on a tier, the input left out."""
@@ -87,41 +89,79 @@ def state_at(world: World, time_s: float) -> TrueState:
     return truth
 
 
-def forecasts(world: World, time_s: float = 0.0) -> Iterator[Forecast]:
-    """For every model, device and planner of a scenario, in order."""
+@dataclass(frozen=True)
+class Refusal:
+    """A planner that cannot plan for a model and device, and what it says."""
+
+    model: str
+    device: str
+    planner: str
+    reason: str
+
+
+def forecasts(
+    world: World, time_s: float = 0.0, objective: Objective = "latency", refusals: list[Refusal] | None = None
+) -> Iterator[Forecast]:
+    """For every model, device and planner of a scenario, in order; `objective` is the yardstick's.
+
+    A planner that cannot plan this raises (InputError), or goes to `refusals` where that is given.
+    """
     truth = state_at(world, time_s)
-    bound = registry.planner(BOUND)
     for facts in world.models.values():
         asked = {
             site.device: _problem(world, site, facts, _shared(facts.told_costs, truth), truth) for site in world.sites.values()
         }
-        together = {
-            name: timed(lambda planner=planner, asked=asked: planner.plan_jointly(asked))  # type: ignore[misc]
-            for name, planner in world.planners.items()
-            if isinstance(planner, JointPlanner)
-        }
+        together: dict[str, tuple[dict[str, Decision], float] | InputError] = {}
+        for name, planner in world.planners.items():
+            if isinstance(planner, JointPlanner):
+                try:
+                    together[name] = timed(lambda planner=planner, asked=asked: planner.plan_jointly(asked))  # type: ignore[misc]
+                except InputError as error:
+                    together[name] = error
         for site in world.sites.values():
             told = asked[site.device]
-            true = replace(told, costs=_shared(facts.true_costs, truth))
-            optimum_s = objective_s(replace(true, options={}), bound.plan(replace(true, options={})).plan)
+            true = told if facts.told_costs == facts.true_costs else replace(told, costs=_shared(facts.true_costs, truth))
+            bounds = [bound(problem, objective) for problem in ([true] if true is told else [true, told])]
             for name, planner in world.planners.items():
-                if name in together:
-                    decision, planning_s = together[name][0][site.device], together[name][1]
-                else:
-                    decision, planning_s = timed(lambda planner=planner, told=told: planner.plan(told))  # type: ignore[misc]
-                check_capacities(told, decision.plan)
-                led = true.led_by(decision.plan.hosts["edge"])
+                try:
+                    decision, planning_s = _decided(planner, told, together.get(name), site.device)
+                    check_capacities(told, decision.plan)
+                except InputError as error:
+                    if refusals is None:
+                        raise
+                    refusals.append(Refusal(facts.name, site.device, name, str(error)))
+                    continue
+                plan = decision.plan
+                believed = told.led_by(plan.hosts["edge"])
+                led = believed if true is told else true.led_by(plan.hosts["edge"])
+                prediction = critical_path(led, plan)
+                value = value_s(led, plan, prediction, objective)
+                promised = value if true is told else value_s(believed, plan, critical_path(believed, plan), objective)
                 yield Forecast(
                     model=facts.name,
                     device=site.device,
                     planner=name,
                     problem=led,
+                    told=believed,
                     decision=decision,
                     planning_s=planning_s,
-                    objective_s=objective_s(led, decision.plan),
-                    optimum_s=optimum_s,
-                    prediction=critical_path(led, decision.plan),
+                    objective_s=objective_s(led, plan),
+                    prediction=prediction,
+                    value_s=value,
+                    bound=bounds[0],
+                    regret_told=promised / bounds[-1].seconds - 1.0 if bounds[-1].seconds > 0.0 else 0.0,
                 )
+
+
+def _decided(
+    planner: Planner, told: Problem, together: tuple[dict[str, Decision], float] | InputError | None, device: str
+) -> tuple[Decision, float]:
+    """A planner's decision for one device, and how long it took (together for all of them where it plans jointly)."""
+    if isinstance(together, InputError):
+        raise together
+    if together is not None:
+        return together[0][device], together[1]
+    return timed(lambda: planner.plan(told))
 
 
 def _problem(world: World, site: Site, facts: ModelFacts, costs: Costs, truth: TrueState) -> Problem:
