@@ -139,17 +139,17 @@ def test_the_sweep_comes_out_where_a_full_pass_does(seed: int, options: dict[str
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=SEEDS, route=ROUTES, edge_costs=st.sampled_from(("single", "tiled")))
-def test_a_kept_placement_knows_its_objective_under_any_prices(seed: int, route: Route, edge_costs: str) -> None:
-    problem, changed = changed_network(seed, {}, route, 12)
+@given(seed=SEEDS, route=ROUTES, edge_costs=st.sampled_from(("single", "tiled")), size=st.sampled_from((12, 80)))
+def test_a_kept_placement_knows_its_objective_under_any_prices(seed: int, route: Route, edge_costs: str, size: int) -> None:
+    problem, changed = changed_network(seed, {}, route, size)
     for each in (problem, changed, replace(changed, costs=changed.costs.with_speed("e1", 0.3)), problem):
         for sparse in (False, True):
-            priced = prices(each, [0.01] * 12 if edge_costs == "tiled" else None, sparse)
+            priced = prices(each, [0.01] * size if edge_costs == "tiled" else None, sparse)
             ranks = Hpa().plan(each).plan.tiers
-            kept = placement(each.graph, ranks_of(each.graph, ranks), route == "relay")
+            kept = placement(each.graph, ranks_of(each.graph, ranks))
             assert kept.tiers == ranks
             assert kept.objective(priced) == pytest.approx(
-                prices(each, [0.01] * 12 if edge_costs == "tiled" else None).objective(list(kept.ranks)), abs=1e-12
+                prices(each, [0.01] * size if edge_costs == "tiled" else None).objective(list(kept.ranks)), abs=1e-12
             )
 
 
@@ -158,7 +158,7 @@ def test_placements_are_forgotten_in_the_end() -> None:
     for seed in range(200):
         tiers = Random().plan(replace(problem, options={"random_seed": seed, "random_draw": "vertices"})).plan.tiers
         ranks = ranks_of(problem.graph, tiers)
-        assert placement(problem.graph, ranks, True).tiers == tiers
+        assert placement(problem.graph, ranks).tiers == tiers
     kept = problem.graph.__dict__["_planner_placements"]
     assert len(kept.by_ranks) <= 32
     assert len(kept.by_tiers) <= 32

@@ -142,11 +142,11 @@ def test_qdmp_cuts_no_block_of_a_chain_and_few_of_a_long_graph() -> None:
     chain = timed_chain([5.0, 1.0, 1.0], [0.1, 0.1, 0.1], [100_000, 100, 100, 10], 1e6)
     assert Qdmp().plan(chain).plan.notes["vertices_cut"] == 0
     assert Qdmp().plan(chain).objective_s == pytest.approx(Dads().plan(chain).objective_s)
-    shares = []
+    shares: list[float] = []
     for seed in range(20):
         problem = replace(joined(seed, 12), options={"tiers": "device-cloud"})
         shares.append(Qdmp().plan(problem).plan.notes["vertices_cut"] / len(problem.graph))
-    assert sum(shares) / len(shares) < 0.5
+    assert sum(shares) / len(shares) < 0.25
 
 
 @settings(max_examples=80, deadline=None)

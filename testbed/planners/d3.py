@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from d3node.plan import Plan, Stack
 from testbed.planners.base import Change, Decision, Problem
-from testbed.planners.hpa import Rule, notes_of, partition, repartitioned
+from testbed.planners.hpa import Rule, notes_of, partition, prepare, repartitioned
 from testbed.planners.options import read
 from testbed.planners.placement import placed, ranks_of
 from testbed.planners.prices import EDGE, Prices, make_plan, make_room, prices
@@ -32,6 +32,7 @@ class D3:
         values = read(problem, self.name)
         priced, seen = self._prices(problem, values)
         ranks = partition(Rule(seen, values))
+        prepare(problem.graph)
         stacks, gain = choose(problem, values, [rank == EDGE for rank in ranks])
         notes = {**notes_of(problem, values), "edge_costs": values["edge_costs"], "tiling_gain_s": gain}
         plan = make_plan(self.name, problem, ranks, stacks, notes)

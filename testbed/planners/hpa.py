@@ -32,15 +32,15 @@ from typing import Any
 
 import numpy as np
 
-from d3node.graph import INPUT
+from d3node.graph import INPUT, LayerGraph
 from d3node.plan import Plan
 from testbed.planners.base import Change, Decision, Problem
 from testbed.planners.hpa_throughput import least_bottleneck
 from testbed.planners.options import read
-from testbed.planners.placement import Placement, placed, placement, ranks_of
+from testbed.planners.placement import Placement, placed, placement, placements_of, ranks_of
 from testbed.planners.prices import CLOUD, DEVICE, Prices, make_plan, prices
 from testbed.planners.repartition import Decided, affected, beyond_bands, matters, repartition, values_used
-from testbed.planners.sweep import sweep
+from testbed.planners.sweep import arrays_of, sweep
 
 
 class Rule:
@@ -194,7 +194,7 @@ def repartitioned(
     """The placement after a change, and the vertices decided anew: by a sweep, or by a wave from the vertices that the change
     bears on and `more`, with a full pass where it goes too far."""
     graph, priced = problem.graph, rule.priced
-    stay = placement(graph, before, priced.relay)
+    stay = placement(graph, before)
     if values["partial"] == "sweep" and values["horizon"] == "rest":
         if not (more or matters(problem, priced.relay, change)):
             return stay, frozenset()
@@ -210,10 +210,16 @@ def repartitioned(
             ranks, touched = bytes(found[0]), found[1]
     if ranks == before:
         return stay, touched
-    moved = placement(graph, ranks, priced.relay)
+    moved = placement(graph, ranks)
     if values["guard"] == "on" and moved.objective(priced) > stay.objective(priced):
         return stay, touched
     return moved, touched
+
+
+def prepare(graph: LayerGraph) -> None:
+    """Work out with the first plan of a graph what its re-partitions will want, so that the first of them is no slower."""
+    arrays_of(graph)
+    placements_of(graph)
 
 
 def moved_or(before: bytes, after: bytes, looked: Collection[int]) -> frozenset[int]:
@@ -241,6 +247,7 @@ class Hpa:
             notes |= more
         else:
             ranks = partition(Rule(priced, values))
+        prepare(problem.graph)
         plan = make_plan(self.name, problem, ranks, notes=notes)
         return Decision(plan, priced.objective(ranks), priced.facts.everything)
 

@@ -19,21 +19,33 @@ from testbed.planners.prices import CLOUD, DEVICE, EDGE, Prices, facts, make_roo
 
 _KEPT = 32
 
+Crossing = tuple[int, int, int, float]
 
-@dataclass(frozen=True)
+
+SMALL = 64
+"""Vertices up to which a plain sum is sooner done than one with arrays."""
+
+
+@dataclass
 class Placement:
-    """Ranks of all vertices, and of the tensors that cross: for every hop (a, b) how many there are and their wire bits, over a
-    boundary once each ("relay": hops 0-1 and 1-2) or once to each tier ("direct")."""
+    """Ranks of all vertices. What is worked out of them is kept: the crossing tensors (for every hop (a, b) how many there are
+    and their wire bits, over a boundary once each by "relay", once to each tier by "direct") and the compute seconds."""
 
     ranks: bytes
     tiers: tuple[Tier, ...]
-    crossings: tuple[tuple[int, int, int, float], ...]
+    _known: Known = field(repr=False)
+    _crossings: dict[bool, tuple[Crossing, ...]] = field(default_factory=dict, repr=False)
     _compute_s: dict[tuple[int, int, int], tuple[float, object]] = field(default_factory=dict, repr=False)
 
     def objective(self, priced: Prices) -> float:
         """D3's objective, as `Prices.objective` but for the order of additions."""
+        if len(self.ranks) <= SMALL:
+            return priced.objective(self.ranks)
+        crossings = self._crossings.get(priced.relay)
+        if crossings is None:
+            crossings = self._crossings[priced.relay] = _crossings(self._known, self.ranks, priced.relay)
         total = self.compute_s(priced)
-        for low, high, count, bits in self.crossings:
+        for low, high, count, bits in crossings:
             delay_s, s_per_bit = priced.line[low][high]
             total += count * delay_s + bits * s_per_bit
         return total
@@ -52,20 +64,20 @@ class Placement:
 
 
 @dataclass
-class _Known:
+class Known:
     """Placements of one graph met so far, the edges in arrays, and where readers begin in them."""
 
     producers: npt.NDArray[np.int64]
     readers: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
     wire_bits: npt.NDArray[np.float64]
-    by_ranks: dict[tuple[bytes, bool], Placement]
+    by_ranks: dict[bytes, Placement]
     by_tiers: dict[int, tuple[tuple[Tier, ...], bytes]]
 
 
 def ranks_of(graph: LayerGraph, tiers: tuple[Tier, ...]) -> bytes:
     """Ranks of a plan's tiers; at once for a tuple that was met before."""
-    known = _known(graph)
+    known = placements_of(graph)
     found = known.by_tiers.get(id(tiers))
     if found is not None:
         return found[1]
@@ -74,19 +86,19 @@ def ranks_of(graph: LayerGraph, tiers: tuple[Tier, ...]) -> bytes:
     return ranks
 
 
-def _keep_tiers(known: _Known, tiers: tuple[Tier, ...], ranks: bytes) -> None:
+def _keep_tiers(known: Known, tiers: tuple[Tier, ...], ranks: bytes) -> None:
     make_room(known.by_tiers, _KEPT)
     known.by_tiers[id(tiers)] = (tiers, ranks)  # holds the tuple: its id stays taken
 
 
-def placement(graph: LayerGraph, ranks: bytes, relay: bool) -> Placement:
+def placement(graph: LayerGraph, ranks: bytes) -> Placement:
     """The placement with these ranks."""
-    known = _known(graph)
-    found = known.by_ranks.get((ranks, relay))
+    known = placements_of(graph)
+    found = known.by_ranks.get(ranks)
     if found is None:
         make_room(known.by_ranks, _KEPT)
         tiers = tuple([TIERS[rank] for rank in ranks])
-        found = known.by_ranks[ranks, relay] = Placement(ranks, tiers, _crossings(known, ranks, relay))
+        found = known.by_ranks[ranks] = Placement(ranks, tiers, known)
         _keep_tiers(known, tiers, ranks)
     return found
 
@@ -96,7 +108,7 @@ def placed(planner: str, problem: Problem, found: Placement, stacks: tuple[Stack
     return Plan(planner, problem.graph.name, found.tiers, dict(problem.hosts), stacks, notes=notes or {})
 
 
-def _crossings(known: _Known, ranks: bytes, relay: bool) -> tuple[tuple[int, int, int, float], ...]:
+def _crossings(known: Known, ranks: bytes, relay: bool) -> tuple[Crossing, ...]:
     by_vertex = np.frombuffer(ranks, dtype=np.uint8)
     if not len(known.producers):
         return ()
@@ -119,13 +131,14 @@ def _crossings(known: _Known, ranks: bytes, relay: bool) -> tuple[tuple[int, int
     return tuple(found)
 
 
-def _known(graph: LayerGraph) -> _Known:
+def placements_of(graph: LayerGraph) -> Known:
+    """The store of a graph's placements, kept on it."""
     found = graph.__dict__.get("_planner_placements")
     if found is None:
         read = [(u, consumers) for u, consumers in enumerate(graph.successors) if consumers]
         counts = [len(consumers) for _, consumers in read]
         producers = np.array([u for u, _ in read], dtype=np.int64)
-        found = graph.__dict__["_planner_placements"] = _Known(
+        found = graph.__dict__["_planner_placements"] = Known(
             producers=producers,
             readers=np.array([w for _, consumers in read for w in consumers], dtype=np.int64),
             starts=np.cumsum([0, *counts[:-1]], dtype=np.int64) if counts else np.zeros(0, dtype=np.int64),
@@ -133,4 +146,4 @@ def _known(graph: LayerGraph) -> _Known:
             by_ranks={},
             by_tiers={},
         )
-    return cast(_Known, found)
+    return cast(Known, found)

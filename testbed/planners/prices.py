@@ -161,7 +161,7 @@ def prices(problem: Problem, edge_s: Sequence[float] | None = None, sparse: bool
     up, across = _line(network.device_edge), _line(network.edge_cloud)
     far = (up[0] + across[0], up[1] + across[1]) if relay else _line(network.device_cloud)
 
-    moves = _few_moves if sparse else _all_moves
+    moves = few_moves if sparse else _all_moves
     return Prices(
         facts=known,
         times=(device, edge, cloud),
@@ -183,8 +183,8 @@ def _all_moves(known: GraphFacts, line: tuple[float, float]) -> list[float]:
     return [delay_s + bits * s_per_bit for bits in known.wire_bits]
 
 
-def _few_moves(known: GraphFacts, line: tuple[float, float]) -> list[float]:
-    """The same, each worked out when it is first asked for."""
+def few_moves(known: GraphFacts, line: tuple[float, float]) -> list[float]:
+    """The same, each worked out when it is first asked for by its index."""
     found = _Moves()
     found.wire_bits = known.wire_bits
     found.line = line

@@ -34,7 +34,7 @@ class LayerRule(Protocol):
 
 
 @dataclass
-class _Layers:
+class Layers:
     """Per layer: how many tensors are alive there and their wire bits (two rows); all vertices by layer, and where each
     begins."""
 
@@ -47,7 +47,7 @@ class _Layers:
 def sweep(graph: LayerGraph, rule: LayerRule) -> tuple[bytes, list[int]]:
     """Ranks as `hpa.partition` would give them, and the vertices that were decided one by one."""
     priced = rule.priced
-    known, layers, arrays = priced.facts, priced.facts.layers, _layers(graph)
+    known, layers, arrays = priced.facts, priced.facts.layers, arrays_of(graph)
     ranks = bytearray(len(graph))
     by_vertex = np.frombuffer(ranks, dtype=np.uint8)
     decided = _UpToLayer(known.levels)
@@ -79,7 +79,7 @@ def sweep(graph: LayerGraph, rule: LayerRule) -> tuple[bytes, list[int]]:
     return bytes(ranks), looked
 
 
-def _leaves(priced: Prices, arrays: _Layers, reach: int) -> list[npt.NDArray[np.bool_]]:
+def _leaves(priced: Prices, arrays: Layers, reach: int) -> list[npt.NDArray[np.bool_]]:
     """By rank, for every layer: whether a higher rank is cheaper than this one, when all that is alive there is at this one."""
     line = priced.line
     lines = np.array((line[DEVICE][EDGE], line[DEVICE][CLOUD], line[EDGE][CLOUD]))
@@ -87,13 +87,15 @@ def _leaves(priced: Prices, arrays: _Layers, reach: int) -> list[npt.NDArray[np.
     return [cheaper[0] | cheaper[1] if reach == CLOUD else cheaper[0], cheaper[2]]
 
 
-def _saved(priced: Prices, arrays: _Layers) -> Floats:
+def _saved(priced: Prices, arrays: Layers) -> Floats:
     """Compute seconds that each of the three ways up saves from every layer on; kept for the tables of times last asked for."""
-    kept = arrays.saved
-    if kept is None or any(a is not b for a, b in zip(kept[0], priced.times, strict=True)):
-        device, edge, cloud = (times.layer_rest for times in priced.times)
-        kept = arrays.saved = (priced.times, np.stack((device - edge, device - cloud, edge - cloud)))
-    return kept[1]
+    kept, times = arrays.saved, priced.times
+    if kept is not None and kept[0][0] is times[0] and kept[0][1] is times[1] and kept[0][2] is times[2]:
+        return kept[1]
+    device, edge, cloud = (each.layer_rest for each in times)
+    found = np.stack((device - edge, device - cloud, edge - cloud))
+    arrays.saved = (times, found)
+    return found
 
 
 def _decide(rule: LayerRule, layer: Sequence[int], ranks: MutableSequence[int]) -> None:
@@ -135,17 +137,17 @@ class _UpToLayer:
         return self._levels[v] <= self.layer
 
 
-def _layers(graph: LayerGraph) -> _Layers:
-    """Worked out once per graph and kept on it."""
+def arrays_of(graph: LayerGraph) -> Layers:
+    """What the sweep asks of a graph, worked out once and kept on it."""
     found = graph.__dict__.get("_planner_layers")
     if found is None:
         known = facts(graph)
         alive = [known.live[layer[0]] for layer in known.layers]
-        found = graph.__dict__["_planner_layers"] = _Layers(
+        found = graph.__dict__["_planner_layers"] = Layers(
             alive=np.array(
                 [[len(tensors) for tensors in alive], [sum(known.wire_bits[u] for u in tensors) for tensors in alive]]
             ),
             order=np.array([v for layer in known.layers for v in layer], dtype=np.int64),
             begins=np.cumsum([0, *(len(layer) for layer in known.layers)]).tolist(),
         )
-    return cast(_Layers, found)
+    return cast(Layers, found)

@@ -65,8 +65,8 @@ def kept_network(graph: LayerGraph, entry: bool) -> FlowNetwork:
 
 def price_vector(pair: TwoTiers, first: int, last: int) -> Ints:
     """The finite prices of a block, in the order that `block_network` states."""
-    rows = (pair.high_s[first:last], pair.low_s[first:last], pair.up_s[first:last], (pair.entry_s,))
-    return nanoseconds(np.concatenate([np.asarray(row, dtype=np.float64) for row in rows]))
+    up_s = [pair.up_s[u] for u in range(first, last)]  # by index: they may be worked out only now
+    return nanoseconds([*pair.high_s[first:last], *pair.low_s[first:last], *up_s, pair.entry_s])
 
 
 class Cutter:

@@ -14,7 +14,7 @@ from d3node.graph import INPUT
 from d3node.plan import TIERS
 from testbed.costs.network import Path
 from testbed.planners.base import Decision, Problem
-from testbed.planners.prices import CLOUD, DEVICE, EDGE, Prices, make_plan
+from testbed.planners.prices import CLOUD, DEVICE, EDGE, Prices, few_moves, make_plan
 
 PAIRS: dict[str, tuple[int, int]] = {"device-cloud": (DEVICE, CLOUD), "device-edge": (DEVICE, EDGE), "edge-cloud": (EDGE, CLOUD)}
 """Values of the option `tiers`, and the ranks of the low and the high tier."""
@@ -73,7 +73,9 @@ def two_tiers(priced: Prices, tiers: str, server_load: float = 1.0) -> TwoTiers:
             base_s = priced.hop[DEVICE][EDGE][INPUT]
         else:
             entry_s = priced.hop[DEVICE][EDGE][INPUT]
-            up_s = [priced.hop[DEVICE][CLOUD][INPUT], *up_s[1:]]
+            own = few_moves(priced.facts, priced.line[EDGE][CLOUD])
+            own[INPUT] = priced.hop[DEVICE][CLOUD][INPUT]
+            up_s = own
     return TwoTiers(priced, low, high, priced.compute[low], high_s, up_s, entry_s, base_s)
 
 
