@@ -33,7 +33,7 @@ class Dads:
         """Solve from scratch. Notes: "algorithm", the stage times, and "overloaded" where even DSH's longest stage is longer than
         the time between two requests (the paper then asks the source to slow down; here requests queue)."""
         values = read(problem, self.name)
-        priced = prices(problem)
+        priced = prices(problem, sparse=True)
         pair = two_tiers(priced, values["tiers"])
         busy_s = busy_seconds(problem, pair)
         ranks = least_sum(problem.graph, pair)

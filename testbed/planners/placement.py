@@ -142,7 +142,7 @@ def placements_of(graph: LayerGraph) -> Known:
             producers=producers,
             readers=np.array([w for _, consumers in read for w in consumers], dtype=np.int64),
             starts=np.cumsum([0, *counts[:-1]], dtype=np.int64) if counts else np.zeros(0, dtype=np.int64),
-            wire_bits=np.array(facts(graph).wire_bits)[producers],
+            wire_bits=facts(graph).wire_row[producers],
             by_ranks={},
             by_tiers={},
         )

@@ -34,6 +34,7 @@ class GraphFacts:
 
     `coproducers[v]` share a consumer with v (the input left out), `siblings[v]` share a producer: D3's SIS vertices, in two
     readings. `live[v]`: tensors from before v's graph layer that it or a later one uses (what a cut there would move).
+    `wire_row` is `wire_bits` as an array.
     """
 
     producers: tuple[tuple[int, ...], ...]
@@ -44,6 +45,7 @@ class GraphFacts:
     siblings: tuple[tuple[int, ...], ...]
     live: tuple[tuple[int, ...], ...]
     wire_bits: tuple[float, ...]
+    wire_row: Floats
     everything: frozenset[int]
 
 
@@ -61,6 +63,7 @@ def facts(graph: LayerGraph) -> GraphFacts:
             alive = [u for u in alive if last[u] >= q]
             live.append(tuple(alive))
             alive += layer
+        wire_bits = tuple(8.0 * frame_bytes(vertex.output_bytes + MESSAGE_HEADER_BYTES) for vertex in graph)
         found = GraphFacts(
             producers=tuple(vertex.inputs for vertex in graph),
             consumers=graph.successors,
@@ -73,7 +76,8 @@ def facts(graph: LayerGraph) -> GraphFacts:
                 tuple(sorted({w for u in vertex.inputs for w in graph.successors[u]} - {vertex.index})) for vertex in graph
             ),
             live=tuple(live[level] for level in graph.levels),
-            wire_bits=tuple(8.0 * frame_bytes(vertex.output_bytes + MESSAGE_HEADER_BYTES) for vertex in graph),
+            wire_bits=wire_bits,
+            wire_row=np.array(wire_bits),
             everything=frozenset(range(len(graph))),
         )
         graph.__dict__["_planner_facts"] = found

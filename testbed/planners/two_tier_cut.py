@@ -65,8 +65,11 @@ def kept_network(graph: LayerGraph, entry: bool) -> FlowNetwork:
 
 def price_vector(pair: TwoTiers, first: int, last: int) -> Ints:
     """The finite prices of a block, in the order that `block_network` states."""
-    up_s = [pair.up_s[u] for u in range(first, last)]  # by index: they may be worked out only now
-    return nanoseconds([*pair.high_s[first:last], *pair.low_s[first:last], *up_s, pair.entry_s])
+    times, (delay_s, s_per_bit) = pair.priced.times, pair.priced.line[pair.low][pair.high]
+    up_s = delay_s + pair.priced.facts.wire_row[first:last] * s_per_bit
+    if first == INPUT:
+        up_s[0] = pair.up_s[INPUT]  # the input may have a way up of its own
+    return nanoseconds(np.concatenate((times[pair.high].row[first:last], times[pair.low].row[first:last], up_s, (pair.entry_s,))))
 
 
 class Cutter:
