@@ -316,7 +316,7 @@ class Weights:
         if vertex != arrival.vertex or fields["offset"] != arrival.got or arrival.got + payload.nbytes > size:
             raise ProtocolError(f"a chunk of the weights of vertex {vertex} comes in another order, or is not of {size} bytes")
         arrival.got += payload.nbytes
-        if payload.data is not None:
+        if payload.data is not None and not isinstance(whole, LayerGraph):
             arrival.chunk += payload.data
         if arrival.got == size:
             chunk, arrival.chunk, arrival.got = bytes(arrival.chunk), bytearray(), 0

@@ -27,6 +27,7 @@ from testbed.planners.base import Problem
 from testbed.planners.dominators import blocks, dominators
 from testbed.planners.evaluate import critical_path, objective_s
 from testbed.planners.ionn import ExecutionGraph, Ionn, IonnAllAtOnce, execution_graph
+from testbed.report.tables import summary_table
 from testbed.scenario.schema import Scenario
 
 # -- the chain ---------------------------------------------------------------------------------------------------------------
@@ -308,6 +309,14 @@ def test_the_same_scenario_gives_the_same_bytes(tmp_path: Path) -> None:
     for file in ("inferences.csv", "links.csv"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert events(tmp_path / "a", "upload") == events(tmp_path / "b", "upload")
+
+
+def test_the_summary_shows_what_was_sent_of_weights_where_anything_was(tmp_path: Path) -> None:
+    for planner in ("ionn-all", "device-only"):
+        summary = run(uploading(requests={"count": 25}, planning={"planners": [planner]}), SimBackend(), tmp_path / planner)
+        headings = [str(column.header) for column in summary_table(summary, 200).columns]
+        assert ("weights\nsent" in headings) == (planner == "ionn-all")
+        assert (summary.pairs[0].weights_bytes > 200e6) == (planner == "ionn-all")
 
 
 @pytest.mark.emulation

@@ -108,9 +108,7 @@ def forecasts(
     """
     truth = state_at(world, time_s)
     for facts in world.models.values():
-        asked = {
-            site.device: _problem(world, site, facts, _shared(facts.told_costs, truth), truth) for site in world.sites.values()
-        }
+        asked = problems_at(world, facts.name, truth)
         together: dict[str, tuple[dict[str, Decision], float] | InputError] = {}
         for name, planner in world.planners.items():
             if isinstance(planner, JointPlanner):
@@ -162,6 +160,14 @@ def _decided(
     if together is not None:
         return together[0][device], together[1]
     return timed(lambda: planner.plan(told))
+
+
+def problems_at(world: World, model: str, truth: TrueState | None = None) -> dict[str, Problem]:
+    """What planners are asked for one model, by device, in a state of links and hosts (that of time 0 if none is given)."""
+    truth = truth or state_at(world, 0.0)
+    facts = world.models[model]
+    costs = _shared(facts.told_costs, truth)
+    return {site.device: _problem(world, site, facts, costs, truth) for site in world.sites.values()}
 
 
 def _problem(world: World, site: Site, facts: ModelFacts, costs: Costs, truth: TrueState) -> Problem:

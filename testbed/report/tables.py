@@ -36,12 +36,13 @@ _COLUMNS = (
     _Column("vertices\ntouched", lambda pair, base: _touched(pair), 2),
     _Column("first\nplan", lambda pair, base: _seconds(pair.first_planning_time_s), 5),
     _Column("re-plan", lambda pair, base: _seconds(pair.planning_time_s), 3),
+    _Column("weights\nsent", lambda pair, base: _size(pair.weights_bytes) if pair.weights_bytes else "–", 2),
     _Column("answers", lambda pair, base: _answers(pair)),
     _Column("accuracy", lambda pair, base: _share(pair.accuracy)),
     _Column("local\nexit", lambda pair, base: _share(pair.local_share)),
     _Column("verdict", lambda pair, base: verdict(pair.verdict)),
 )
-_SOMETIMES = ("accuracy", "local\nexit")
+_SOMETIMES = ("weights\nsent", "accuracy", "local\nexit")
 """Columns that are left out where no planner has a figure for them."""
 _GAP = 2
 
@@ -49,7 +50,8 @@ _GAP = 2
 def summary_table(run: RunSummary, width: int) -> Table:
     """One row per model and planner, with as many columns as fit into `width` characters.
 
-    Speed-ups are over the first planner's mean; backbone bytes are per inference; vertices touched are a mean over re-plans.
+    Speed-ups are over the first planner's mean; backbone bytes are per inference; vertices touched are a mean over re-plans;
+    weights sent are those of a whole session, where a planner uploads any.
     """
     base = run.pairs[0].planner if run.pairs else ""
     names = [f"  {pair.planner}" for pair in run.pairs]
