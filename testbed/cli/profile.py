@@ -13,7 +13,7 @@ from d3node.model import ModelSpec, load_graph
 from testbed.cli.app import app
 from testbed.cli.console import err, note, out, print_json, verb
 from testbed.cli.options import Json
-from testbed.costs import devices, predict
+from testbed.costs import devices, predict, predict_rate
 from testbed.costs.profile import Profile, load, save
 from testbed.costs.table import TierCosts
 from testbed.errors import InputError
@@ -89,17 +89,44 @@ def show(file: FileName, as_json: Json = False) -> None:
 
 
 @verb(profile, "fit")
-def fit(file: FileName, target: Annotated[Path, typer.Option("--out", help="Predictor file (.json) to write.")]) -> None:
+def fit(
+    file: FileName,
+    target: Annotated[Path, typer.Option("--out", help="Predictor file (.json) to write.")],
+    form: Annotated[
+        str, typer.Option("--form", help="seconds: linear in sizes; rate: Neurosurgeon's, linear or logarithmic.")
+    ] = ("seconds"),
+) -> None:
     """Fit the latency regression to a profile; the file can stand as a host's `planner_profile` or `profile`."""
+    if form not in ("seconds", "rate"):
+        raise InputError(f'--form {form}: "seconds" or "rate"')
     found = load(file)
-    predictor = predict.fit(predict.samples_of(found), source=f"fitted to {', '.join(found.models)}")
-    target.write_text(predictor.to_json(), encoding="utf-8")
+    source = f"fitted to {', '.join(found.models)}"
     table = Table(title=f"{target}", title_justify="left", title_style="bold")
-    for heading in ("kind", "samples", "R²", "mean absolute error"):
-        table.add_column(heading, justify="left" if heading == "kind" else "right")
-    for kind, model in predictor.kinds.items():
-        table.add_row(kind, str(model.samples), f"{model.r2:.3f}", units.percent(model.mape))
+    headings: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    if form == "rate":
+        rates = predict_rate.fit(predict.samples_of(found), source)
+        text = rates.to_json()
+        headings = ("kind", "samples", "form", "mean absolute error", "left out", "left out, other form")
+        rows = [
+            (kind, str(model.samples), model.form, *map(_share, (model.mape, model.held_out, model.other_form)))
+            for kind, model in rates.kinds.items()
+        ]
+    else:
+        predictor = predict.fit(predict.samples_of(found), source=source)
+        text = predictor.to_json()
+        headings = ("kind", "samples", "R²", "mean absolute error")
+        rows = [(kind, str(m.samples), f"{m.r2:.3f}", units.percent(m.mape)) for kind, m in predictor.kinds.items()]
+    target.write_text(text, encoding="utf-8")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("kind", "form") else "right")
+    for row in rows:
+        table.add_row(*row)
     out.print(table)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else units.percent(value)
 
 
 @verb(profile, "compare")

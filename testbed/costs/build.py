@@ -11,7 +11,7 @@ from pathlib import Path
 
 from d3node.graph import LayerGraph
 from d3node.plan import TIERS, Tier
-from testbed.costs import devices, predict, profile
+from testbed.costs import devices, predict, predict_rate, profile
 from testbed.costs.table import Costs, TierCosts
 from testbed.errors import InputError, ScenarioError
 from testbed.names import suggestion
@@ -63,6 +63,8 @@ def load_profile(name: str, directory: str | Path, model_name: str, graph: Layer
     text = profile.read_text(path)
     if _format(text) == predict.FORMAT:
         return predict.Predictor.from_json(text, str(path)).tier_costs(graph)
+    if _format(text) == predict_rate.FORMAT:
+        return predict_rate.RatePredictor.from_json(text, str(path)).tier_costs(graph)
     return profile.Profile.from_json(text, str(path)).tier_costs(model_name, graph)
 
 
