@@ -101,7 +101,7 @@ class Dealing:
         self._pool: Pool[Payload] = Pool(work.geometry)
         self._flying: dict[int, tuple[str, Deal[Payload], Fetched]] = {}
         self._told: set[str] = set()
-        self._own = Offer(request, work.index, self._take_own) if takes_part else None
+        self._own = Offer(request, work.index, self._take_own, home=True) if takes_part else None
 
     def start(self) -> None:
         """Tell everybody that there are tiles."""

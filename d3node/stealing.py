@@ -58,16 +58,19 @@ def rates_of(
 
 @dataclass(eq=False)
 class Offer:
-    """A pool that this host may take from. `ask` is called when it is its turn; it ends with `Thief.done` or `Thief.withdraw`."""
+    """A pool that this host may take from. `ask` is called when it is its turn; it ends with `Thief.done` or `Thief.withdraw`.
+    `home`: the pool is this host's own, of a request that it leads."""
 
     owner: Any
     stack: int
     ask: Callable[[], None]
+    home: bool = False
     working: bool = False
 
 
 class Thief:
-    """Takes tiles when its host has nothing else to do: one at a time, in turn from everybody who offers some."""
+    """Takes tiles when its host has nothing else to do: one at a time, of its own pools while they have some (only who is idle
+    steals), then in turn from everybody else who offers some."""
 
     ended = False
     """As an owner of jobs (`d3node.compute.Owner`): the host itself never ends."""
@@ -116,6 +119,7 @@ class Thief:
     def _turn(self, _: Job) -> None:
         self._waiting = False
         if self._offers and self._current is None:
-            offer = self._current = self._offers.popleft()
+            offer = self._current = next((offer for offer in self._offers if offer.home), self._offers[0])
+            self._offers.remove(offer)
             self._offers.append(offer)
             offer.ask()

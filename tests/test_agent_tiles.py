@@ -385,3 +385,30 @@ def test_answers_of_real_tiles_are_not_just_shapes(small: Model, tmp_path: Path)
             assert data_of(one) != data_of(two)
 
     asyncio.run(main())
+
+
+def test_a_host_with_tiles_of_its_own_does_not_steal_and_an_idle_one_does() -> None:
+    """Two leaders: e1 has requests of d1, e2 of d2, one of which is much smaller; e2 helps when it is through with its own."""
+
+    async def test(agents: Rig) -> None:
+        for epoch, (device, leader, grid) in enumerate((("d1", "e1", (6, 4)), ("d2", "e2", (2, 2))), start=1):
+            plan = fetched(GRAPH, (1, 2), ("e1", "e2"), grid, epoch, stealing=True)
+            plan = replace(plan, hosts={**plan.hosts, "device": device, "edge": leader})
+            await install(agents, GRAPH, plan, {"e1": 1.0, "e2": 1.0} if epoch == 1 else {"e1": 0.5, "e2": 0.5})
+        await submit(agents, 1, 1, device="d1")
+        await submit(agents, 2, 2, device="d2")
+        for device in ("d1", "d2"):
+            assert (await agents.remotes[device].wait())[0].kind == "done"
+        await asyncio.sleep(1)
+        by_host: dict[str, list[tuple[float, int]]] = {}
+        for name in ("e1", "e2"):
+            for event in agents.remotes[name].events:
+                if event.kind == "report":
+                    work = [r["start"] for r in event.fields["records"] if r["what"] == "compute" and "tile" in r]
+                    by_host.setdefault(name, []).extend((start, event.fields["epoch"]) for start in work)
+        order = {name: [epoch for _, epoch in sorted(work)] for name, work in by_host.items()}
+        assert order["e1"] == [1] * len(order["e1"])
+        assert order["e2"][:4] == [2, 2, 2, 2]
+        assert order["e2"].count(1) >= 6
+
+    simulate(test, ("d1", "d2", "e1", "e2", "c1"), delay_s=0.001)
