@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from d3node.clock import ScaledLoop, run
 from testbed.errors import ScenarioError
 
 Emit = Callable[..., None]
@@ -27,6 +29,19 @@ def nap(emit: Emit, naps: list[float]) -> list[float]:
         emit("awake", at_s=moments[-1])
         sum(range(200_000))
     return moments
+
+
+def timers(emit: Emit, delays: list[float]) -> list[float]:
+    """How late an event loop's timers are, in seconds, each on a loop of its own."""
+
+    async def lateness(delay: float) -> float:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + delay
+        done = loop.create_future()
+        loop.call_at(due, lambda: done.set_result(loop.time()))
+        return float(await done - due)
+
+    return [run(ScaledLoop(), lateness(delay)) for delay in delays]
 
 
 def files(emit: Emit, inside: str, outside: str) -> dict[str, Any]:

@@ -70,6 +70,11 @@ def test_sleeping_takes_exactly_its_time_and_computing_none():
     assert moments == pytest.approx([0.25, 1.25, 3601.25], abs=0.001)
 
 
+def test_timers_of_an_event_loop_end_neither_early_nor_late():
+    late = run("timers", delays=[0.0003, 0.015, 0.5, 100.0]).result
+    assert all(0.0 <= seconds < 2e-6 for seconds in late), late
+
+
 def test_two_guests_tell_the_same_time():
     first, second = (run("nap", naps=[0.1, 7.3]).result for _ in range(2))
     assert first == pytest.approx(second, abs=0.0005)

@@ -58,6 +58,7 @@ def followed(**changes: object) -> Followed:
         "outages": 1,
         "outage_bytes": 1448,
         "on_the_wire_bytes": 3000,
+        "read_bytes": 350_000,
     }
     return Followed(**{**fields, **changes})  # type: ignore[arg-type]
 

@@ -56,6 +56,7 @@ def main(spec_file: str) -> NoReturn:
         events = Events(spool)
         _read_ahead()
         _loopback_up()
+        _wait_for_fine_timers()
         os.environ.update(spec["environment"])
         events.send("started", release=os.uname().release, command_line=Path("/proc/cmdline").read_text().strip())
         _run(spec, spool, events)
@@ -151,6 +152,16 @@ def _read_ahead() -> None:
     """A read of the host's files costs a call each time, and no disk: read more at once than a disk would."""
     for setting in Path("/sys/class/bdi").glob("*/read_ahead_kb"):
         setting.write_text(str(READ_AHEAD_KIB))
+
+
+def _wait_for_fine_timers() -> None:
+    """Let the first ticks pass: until then the kernel's timers, and the resolution that it states, are coarse.
+
+    All up to here took no time. An event loop that is made now would take 10 ms for the clock's resolution for ever, and run
+    every callback up to 10 ms before its time.
+    """
+    while time.get_clock_info("monotonic").resolution > 1e-6:
+        time.sleep(0.01)
 
 
 def _loopback_up() -> None:

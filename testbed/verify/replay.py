@@ -1,8 +1,10 @@
 """How well a link follows a trace: a greedy flow while the orchestrator's own replay changes the link, against the trace.
 
-What is delivered in a window is compared with what the trace allows in it, in payload bytes (1448 of every 1514). Outages are
-windows of their own: nothing may be delivered in them but what was on its way. The measuring runs where the network is (in the
-time-travel kernel as a job); `run` is the side that asks for it.
+What the link delivers in a window is compared with what the trace allows in it, in payload bytes (1448 of every 1514 of a frame).
+It is counted where frames leave the next link for the receiving host: a program that reads a TCP stream gets nothing for a while
+when one frame is missing, and a lot at once when it was sent again, which is no property of the link (what it read in all is
+reported too). Outages are windows of their own: nothing may be delivered in them but what was on its way. The measuring runs
+where the network is (in the time-travel kernel as a job); `run` is the side that asks for it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from testbed.costs.network import FRAME_OVERHEAD, SEGMENT_PAYLOAD
 from testbed.errors import InputError
 from testbed.kernel import guest
 from testbed.kernel.guest import Job
-from testbed.orchestrator.replay import Replay
+from testbed.orchestrator.replay import Replay, sleep_until
 from testbed.orchestrator.truth import TrueState
 from testbed.scenario.links import ResolvedLink, links_of
 from testbed.scenario.schema import Scenario
@@ -42,6 +45,8 @@ WARM_UP_S = 5.0
 """How long the flow runs at the trace's mean rate before the replay starts, so that slow start is not held against the link."""
 
 BACKENDS = ("vkernel", "mininet")
+NEXT_LINK = "core-c1"
+_PAYLOAD = SEGMENT_PAYLOAD / (SEGMENT_PAYLOAD + FRAME_OVERHEAD)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ class Followed:
     """One trace: payload bytes allowed and delivered in each window, and how late its steps were in force.
 
     `outage_bytes`: delivered in windows in which the link was shut throughout; up to `on_the_wire_bytes` for each outage had left
-    the queue when it began. `frames`: counted by the link, `dropped_frames`: by its queue.
+    the queue when it began. `read_bytes`: what the receiving program read meanwhile. `frames` were counted by the link,
+    `dropped_frames` by its queue.
     """
 
     trace: str
@@ -63,6 +69,7 @@ class Followed:
     outages: int
     outage_bytes: int
     on_the_wire_bytes: int
+    read_bytes: int
     frames: int = 0
     dropped_frames: int = 0
     resent_segments: int = 0
@@ -181,11 +188,7 @@ async def follow(session: Any, wanted: Scenario, seconds: float) -> Followed:
     link = links[LINK]
     assert link.trace is not None
     truth = TrueState(session.layout)
-    lock, reads = threading.Lock(), []
-
-    def arrived(moment: float, count: int) -> None:
-        with lock:
-            reads.append((moment, count))
+    reads: list[tuple[float, int]] = []
 
     async def no_share(_host: str, _share: float) -> None:
         raise AssertionError("no host here has a trace")
@@ -196,7 +199,9 @@ async def follow(session: Any, wanted: Scenario, seconds: float) -> Followed:
     where = address(session.layout, TARGET, SOURCE)
     connection = Connection.open(await session.namespaces(), SOURCE, TARGET, where, congestion)
     congestion = connection.congestion
-    flow = threading.Thread(target=connection.greedy, args=(WARM_UP_S + seconds + link.up.delay_s, arrived))
+    flow = threading.Thread(
+        target=connection.greedy, args=(WARM_UP_S + seconds + link.up.delay_s, lambda *read: reads.append(read))
+    )
     flow.start()
     await asyncio.sleep(WARM_UP_S)
     before, resent = (await session.counters())[LINK, "up"], connection.resent
@@ -204,14 +209,17 @@ async def follow(session: Any, wanted: Scenario, seconds: float) -> Followed:
     await replay.reset()
     start = loop.time()
     replaying = asyncio.create_task(replay.run(start))
-    await asyncio.sleep(seconds)
+    begin = start + link.up.delay_s  # what the link lets go now arrives a delay later
+    allowed = allowances(link, seconds)
+    counted = []
+    for k in range(len(allowed) + 1):
+        await sleep_until(begin + k * WINDOW_S)
+        counted.append((await session.counters())[NEXT_LINK, "up"].wire_bytes)
     after, resent = (await session.counters())[LINK, "up"], connection.resent - resent
     replaying.cancel()
     await asyncio.gather(replaying, return_exceptions=True)
     await loop.run_in_executor(None, flow.join)
-    begin = start + link.up.delay_s  # what the link lets go now arrives a delay later
-    allowed = allowances(link, seconds)
-    delivered = _in_windows(reads, begin, len(allowed))
+    delivered = [(last - first) * _PAYLOAD for first, last in pairwise(counted)]
     shut = [k for k, bytes_ in enumerate(allowed) if bytes_ == 0.0]
     return Followed(
         trace=link.trace.name,
@@ -224,6 +232,7 @@ async def follow(session: Any, wanted: Scenario, seconds: float) -> Followed:
         late_s=max(done.late_s for done in replay.done),
         outages=sum(1 for k in shut if k - 1 not in shut),
         outage_bytes=int(sum(delivered[k] for k in shut)),
+        read_bytes=sum(count for moment, count in reads if begin <= moment < begin + seconds),
         on_the_wire_bytes=2 * SEGMENT_PAYLOAD + burst_bytes(max(rates)),
         frames=after.packets - before.packets,
         dropped_frames=after.drops - before.drops,
@@ -241,7 +250,6 @@ def allowances(link: ResolvedLink, seconds: float) -> list[float]:
         times.append(moment)
         rates.append(state.rate_bps)
     ends = [*times[1:], float("inf")]
-    share = SEGMENT_PAYLOAD / (SEGMENT_PAYLOAD + FRAME_OVERHEAD) / 8.0
     found = []
     for k in range(int(seconds / WINDOW_S + 1e-9)):
         a, b = k * WINDOW_S, (k + 1) * WINDOW_S
@@ -249,17 +257,7 @@ def allowances(link: ResolvedLink, seconds: float) -> list[float]:
         while row < len(times) and times[row] < b:
             total += rates[row] * max(0.0, min(b, ends[row]) - max(a, times[row]))
             row += 1
-        found.append(total * share)
-    return found
-
-
-def _in_windows(reads: Sequence[tuple[float, int]], begin: float, windows: int) -> list[float]:
-    """Bytes that arrived in each window."""
-    found = [0.0] * windows
-    for moment, count in reads:
-        k = int((moment - begin) / WINDOW_S)
-        if moment >= begin and k < windows:
-            found[k] += count
+        found.append(total / 8.0 * _PAYLOAD)
     return found
 
 
