@@ -325,6 +325,20 @@ def test_traces_are_listed_shown_and_converted(capsys, tmp_path):
     assert json.loads(out)["period_s"] == 10.0
 
 
+def test_traces_are_cut_scaled_and_drawn(capsys, tmp_path):
+    part, double, picture = tmp_path / "part.json", tmp_path / "double.txt", tmp_path / "both.png"
+    said(capsys, "traces", "cut", "lte-like", "--from", 10, "--until", 20, "--to", "opennetlab", "--out", part, code=0)
+    said(capsys, "traces", "scale", part, "--by", 2, "--to", "ghent", "--out", double, code=0)
+    out, _ = said(capsys, "traces", "show", part, double, "--png", picture, "--json", code=0)
+    first, second = json.loads(out)
+    assert first["period_s"] == pytest.approx(second["period_s"]) == pytest.approx(10.0)
+    assert second["columns"]["rate_bps"]["mean"] == pytest.approx(2 * first["columns"]["rate_bps"]["mean"], rel=1e-3)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert 'did you mean "ghent"' in refused(capsys, "traces", "convert", "lte-like", "--to", "gent")
+    assert "there is nothing from 50 s to 70 s" in refused(capsys, "traces", "cut", "lte-like", "--from", 50, "--until", 70)
+    assert "has rate_bps" in refused(capsys, "traces", "scale", "lte-like", "--by", 2, "--column", "delay")
+
+
 @pytest.mark.slow
 def test_profiles_are_measured_shown_fitted_and_compared(capsys, tmp_path):
     (tmp_path / "tiny.py").write_text(

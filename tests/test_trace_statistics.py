@@ -42,6 +42,17 @@ RECORDED = (
     Stated("solis-wifi/wifi_office_231114-160442.txt", 12.81, 200.0, 0.045),
     Stated("solis-wifi/wifi_cafe_231115-151422.txt", 7.86, 200.0, 0.0),
     Stated("lumos5g/5g_trace_9_walking", 587.6, 749.0, 0.060),
+    Stated("hsdpa-norway/norway_bus_1?format=pairs:pensieve", 2.92, 154.76, 0.0),
+    Stated("fcc/trace_10322_http---edition.cnn.com?format=pairs:pensieve", 0.89, 1500.0, 0.0),
+    Stated("oboe/trace_0.txt", 2.63, 176.1, 0.0),
+    Stated("ugent-4g/report_foot_0006.log", 22.14, 584.1, 0.038),
+    Stated("ucc-5g/B_2020.02.27_20.35.57.csv", 28.16, 850.0, 0.215),
+    Stated("sigcomm21-5g/ELDERBERRY_374-run15657-iPerf.csv", 66.99, 1299.0, 0.0),
+    Stated("sigcomm21-5g/S20UPM-run20070-iPerf.csv", 25.60, 1086.0, 0.133),  # 1081 intervals, and five that are missing
+    Stated("opennetlab/4G_3mbps.json?format=opennetlab:cap=0", 30.20, 60.9, 0.133),
+    Stated("opennetlab/5G_12mbps.json", 11.64, 61.0, 0.0),
+    Stated("opennetlab/WIRED_35mbps.json?format=opennetlab:cap=0", 352.6, 61.4, 0.016),
+    Stated("opennetlab/trace_example.json", 0.39, 106.0, 0.0),
 )
 
 

@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from traces.format import Format, Source, held_rows
+from traces.numbers import is_number, like_oboe
 from traces.trace import Trace
 
 CONVENTIONS = ("solis", "pensieve")
@@ -49,28 +50,7 @@ def rows(source: Source) -> tuple[list[float], list[float]]:
 def _recognises(lines: Sequence[str]) -> bool:
     first = next((line for line in lines if line.strip()), "")
     cells = first.split()
-    return len(cells) == 2 and all(_number(cell) for cell in cells) and not _like_oboe(lines)
-
-
-def _like_oboe(lines: Sequence[str]) -> bool:
-    """Oboe's files look alike but count in ms and kbit/s; read as pairs they would be wrong by 1000.
-
-    They hold the start and end of chunks in lines of two with one rate; in ms such a chunk is longer than 20.
-    """
-    table = [line.split() for line in lines if line.strip()]
-    couples = list(zip(table[::2], table[1::2], strict=False))
-    if len(couples) < 3 or any(len(cells) != 2 or not all(map(_number, cells)) for couple in couples for cells in couple):
-        return False
-    lengths = sorted(float(end[0]) - float(start[0]) for start, end in couples)
-    return all(start[1] == end[1] for start, end in couples) and lengths[len(lengths) // 2] > 20.0
-
-
-def _number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    return len(cells) == 2 and all(is_number(cell) for cell in cells) and not like_oboe(lines)
 
 
 def _parse(source: Source, options: Mapping[str, str]) -> Trace:

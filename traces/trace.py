@@ -79,6 +79,34 @@ class Trace:
         columns = {column: tuple(values[order[k]] for k in kept) for column, values in self.columns.items()}
         return replace(self, times_s=tuple(starts[k] for k in kept), columns=columns, period_s=period_s)
 
+    def resampled(self, column: str, step_s: float) -> list[float]:
+        """Mean of a column over each step of one period; a last step that is not whole is left out (unless it is the only one).
+
+        Raises ValueError for a column that is not there.
+        """
+        if column not in self.columns:
+            raise ValueError(f"trace {self.name!r} has no column {column!r}")
+        count = max(1, int(self.period_s / step_s + 1e-9))
+        sums, lengths = [0.0] * count, [0.0] * count
+        ends = (*self.times_s[1:], self.period_s)
+        for start, end, value in zip(self.times_s, ends, self.columns[column], strict=True):
+            for step in range(int(start / step_s), min(int(end / step_s) + 1, count)):
+                shared = min(end, (step + 1) * step_s) - max(start, step * step_s)
+                if shared > 0.0:
+                    sums[step] += value * shared
+                    lengths[step] += shared
+        return [total / length for total, length in zip(sums, lengths, strict=True)]
+
+    def cut(self, start_s: float, end_s: float) -> Trace:
+        """The rows between two moments of one period, from time 0 on. Raises ValueError unless 0 <= start < end <= period."""
+        if not 0.0 <= start_s < end_s <= self.period_s + 1e-9:
+            raise ValueError(f"trace {self.name!r} lasts {self.period_s:g} s: there is nothing from {start_s:g} s to {end_s:g} s")
+        first = bisect_right(self.times_s, start_s) - 1
+        rows = [row for row in range(first, len(self.times_s)) if self.times_s[row] < end_s]
+        times = tuple(max(0.0, self.times_s[row] - start_s) for row in rows)
+        columns = {column: tuple(values[row] for row in rows) for column, values in self.columns.items()}
+        return replace(self, times_s=times, columns=columns, period_s=end_s - start_s)
+
     def scaled(self, column: str, factor: float) -> Trace:
         """The same trace with one column multiplied."""
         values = {**self.columns, column: tuple(v * factor for v in self.columns[column])}

@@ -1,12 +1,13 @@
-"""Writers: a trace as our CSV (every column), or its rate as a mahimahi file (for `mm-link` and other players).
+"""Writers: a trace as our CSV (every column), its rate as a mahimahi file (for `mm-link` and other players), or any by name.
 
 Text in, text out; who writes files is the caller's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from traces import ghent, gnettrack, iperf, oboe, opennetlab, rtt_series, starlink
 from traces.csv_columns import SCALES
 from traces.mahimahi import OPPORTUNITY_BYTES
 from traces.trace import Trace
@@ -65,3 +66,30 @@ def _due_opportunities(trace: Trace, period_ms: int) -> list[int]:
         # a hair of tolerance, so that rounding in the sum does not delay an opportunity that is due now
         due.append(int(credit_bits / (OPPORTUNITY_BYTES * 8) + 1e-6))
     return due
+
+
+def to_pairs(trace: Trace) -> str:
+    """Lines of seconds and Mbit/s, a row from its time on (`pairs:solis`); the last row lasts for the median step when read back.
+
+    Raises ValueError for a trace without a rate.
+    """
+    if "rate_bps" not in trace.columns:
+        raise ValueError(f"trace {trace.name!r} has no rate to write")
+    rows = zip(trace.times_s, trace.columns["rate_bps"], strict=True)
+    return "".join(f"{time_s:.9g}\t{rate / 1e6:.9g}\n" for time_s, rate in rows)
+
+
+WRITERS: Mapping[str, Callable[[Trace], str]] = {
+    "csv": to_csv,
+    "mahimahi": to_mahimahi,
+    "pairs": to_pairs,
+    "oboe": oboe.write,
+    "ghent": ghent.write,
+    "gnettrack": gnettrack.write,
+    "iperf-csv": iperf.write_csv,
+    "iperf-json": iperf.write_json,
+    "opennetlab": opennetlab.write,
+    "rtt": rtt_series.write,
+    "starlink": starlink.write,
+}
+"""Writers by the name of the format that reads what they write. All raise ValueError for a trace without the column they hold."""

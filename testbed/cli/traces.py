@@ -1,9 +1,8 @@
-"""`testbed traces`: the shipped traces, what is in one, and one written out in another format."""
+"""`testbed traces`: the shipped traces, what is in them, and one written out: converted, cut, scaled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,13 +13,14 @@ from testbed.cli.app import app
 from testbed.cli.console import out, print_json, verb
 from testbed.cli.options import Json
 from testbed.errors import TraceError
+from testbed.names import suggestion
 from testbed.report import units
 from testbed.report.curves import sparkline, summary
 from traces.errors import TraceFormatError
 from traces.load import load, shipped
 from traces.presets import PRESETS
 from traces.trace import Trace
-from traces.write import to_csv, to_mahimahi
+from traces.write import WRITERS, to_csv
 
 traces = typer.Typer(help="Traces of rate, delay, loss and free CPU: list, show, convert.", no_args_is_help=True)
 app.add_typer(traces, name="traces")
@@ -35,11 +35,8 @@ SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 
 
-class Format(StrEnum):
-    """Formats that a trace can be written in."""
-
-    csv = "csv"
-    mahimahi = "mahimahi"
+To = Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"Format to write: {', '.join(WRITERS)}.")]
+Target = Annotated[Path | None, typer.Option("--out", help="File to write; standard output if absent.")]
 
 
 @verb(traces, "list")
@@ -62,13 +59,25 @@ def list_traces(as_json: Json = False) -> None:
 
 
 @verb(traces, "show")
-def show(name: Name, as_json: Json = False) -> None:
-    """Figures and a picture of one trace."""
-    trace = _load(name)
-    facts = _facts(trace)
+def show(
+    names: Annotated[list[str], typer.Argument(metavar="TRACE...", help=_HELP)],
+    png: Annotated[Path | None, typer.Option("--png", help="Also draw them into this picture.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Figures and a picture of traces."""
+    found = [_load(name) for name in names]
     if as_json:
-        print_json(facts)
-        return
+        facts = [_facts(trace) for trace in found]
+        print_json(facts[0] if len(facts) == 1 else facts)
+    else:
+        for trace in found:
+            _show(trace)
+    if png is not None:
+        _draw(found, png)
+
+
+def _show(trace: Trace) -> None:
+    facts = _facts(trace)
     ending = "then again" if trace.loop else "then its last row for ever"
     out.print(f"[bold]{trace.name}[/bold]  {units.seconds(trace.period_s)} in {facts['steps']} steps, {ending}", soft_wrap=True)
     for column, figures in facts["columns"].items():
@@ -83,22 +92,83 @@ def show(name: Name, as_json: Json = False) -> None:
         out.print(table)
 
 
+def _draw(found: list[Trace], target: Path) -> None:
+    """A row of the picture for every column that any of them has."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise TraceError("--png needs matplotlib: pip install 'd3-testbed[analysis]'") from error
+    scale = {"rate_bps": ("rate in Mbit/s", 1e6), "delay_s": ("delay in ms", 1e-3), "loss": ("loss in %", 0.01)}
+    columns = [column for column in SHOWN if any(column in trace.columns for trace in found)]
+    figure = Figure(figsize=(8.0, 2.6 * len(columns)), layout="constrained")
+    for row, column in enumerate(columns, start=1):
+        axes = figure.add_subplot(len(columns), 1, row)
+        label, unit = scale.get(column, ("free CPU share", 1.0))
+        for trace in found:
+            if column in trace.columns:
+                values = [value / unit for value in trace.columns[column]]
+                axes.step([*trace.times_s, trace.period_s], [*values, values[-1]], where="post", label=trace.name, linewidth=1.0)
+        axes.set(xlabel="time in s", ylabel=label, ylim=(0.0, None))
+        axes.legend(loc="upper right", fontsize="small")
+    try:
+        figure.savefig(target, dpi=150)
+    except (OSError, ValueError) as error:
+        raise TraceError(f"--png {target}: cannot be written: {error}") from error
+
+
 @verb(traces, "convert")
-def convert(
-    name: Name,
-    to: Annotated[Format, typer.Option("--to", help="Format to write.")] = Format.csv,
-    target: Annotated[Path | None, typer.Option("--out", help="File to write; standard output if absent.")] = None,
-) -> None:
+def convert(name: Name, to: To = "csv", target: Target = None) -> None:
     """Write a trace in another format; also the way to keep a generated one."""
+    _write(_load(name), to, target, name)
+
+
+@verb(traces, "cut")
+def cut(
+    name: Name,
+    start: Annotated[float, typer.Option("--from", min=0.0, help="Seconds into the trace.")] = 0.0,
+    end: Annotated[float | None, typer.Option("--until", min=0.0, help="Seconds into the trace; its end if absent.")] = None,
+    to: To = "csv",
+    target: Target = None,
+) -> None:
+    """Write a part of a trace; its time starts at 0 again."""
     trace = _load(name)
     try:
-        text = to_csv(trace, [name]) if to is Format.csv else to_mahimahi(trace)
+        part = trace.cut(start, trace.period_s if end is None else end)
+    except ValueError as error:
+        raise TraceError(str(error)) from error
+    _write(part, to, target, f"{name}, {start:g} s to {part.period_s + start:g} s")
+
+
+@verb(traces, "scale")
+def scale(
+    name: Name,
+    by: Annotated[float, typer.Option("--by", min=0.0, help="Factor.")],
+    column: Annotated[str, typer.Option("--column", help="rate, delay or loss.")] = "rate",
+    to: To = "csv",
+    target: Target = None,
+) -> None:
+    """Write a trace with one column multiplied."""
+    trace = _load(name)
+    chosen = {"rate": "rate_bps", "delay": "delay_s", "loss": "loss"}.get(column, column)
+    if chosen not in trace.columns:
+        raise TraceError(f"--column {column}: trace {trace.name!r} has {', '.join(trace.columns)}")
+    _write(trace.scaled(chosen, by), to, target, f"{name}, {column} times {by:g}")
+
+
+def _write(trace: Trace, to: str, target: Path | None, comment: str) -> None:
+    if to not in WRITERS:
+        raise TraceError(f"--to {to}: unknown format{suggestion(to, WRITERS)}")
+    try:
+        text = to_csv(trace, [comment]) if to == "csv" else WRITERS[to](trace)
     except ValueError as error:
         raise TraceError(str(error)) from error
     if target is None:
         out.file.write(text)
-    else:
+        return
+    try:
         target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise TraceError(f"--out {target}: cannot be written: {error.strerror}") from error
 
 
 def _load(name: str) -> Trace:
