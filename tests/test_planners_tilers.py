@@ -447,14 +447,18 @@ def test_stealing_pays_where_a_host_is_slowed_by_its_trace(tmp_path: Path) -> No
     """Planned for equal hosts, one of which has a tenth of its CPU: with stealing its tiles go elsewhere."""
     (tmp_path / "share.csv").write_text("time_s,cpu_share\n0,0.1\n")
     hosts = {"edge": {"profile": "raspberry-pi-4"}, "e2": {"trace": str(tmp_path / "share.csv")}}
-    took = {}
+    took, slow = {}, {}
     for stealing in ("on", "off"):
         options = {"stealing": stealing, "deepthings_rows": 5, "deepthings_columns": 5}
         planning = {"planners": ["deepthings"], "replan": "never", "options": options}
         known = edge_scenario("alexnet", ("deepthings",), topology={"edges": 3}, hosts=hosts, planning=planning)
         run(known, SimBackend(), tmp_path / stealing)
         took[stealing] = sum(float(row["latency_s"]) for row in rows(tmp_path / stealing))
+        counts = [dict(pair.split(":") for pair in row["tiles"].split()) for row in rows(tmp_path / stealing)]
+        assert all(sum(map(int, count.values())) == 25 for count in counts)
+        slow[stealing] = max(int(count.get("e2", 0)) for count in counts)
     assert took["on"] < 0.7 * took["off"]
+    assert slow["on"] <= 3 < 8 <= slow["off"]
 
 
 def test_any_seed_draws_the_same_plan_twice() -> None:
