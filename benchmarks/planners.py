@@ -1,11 +1,11 @@
-"""Planning time per model of the zoo, and the exact cut against networkx's maximum flows on the same network.
+"""Planning time per model of the zoo: D3's planners, partial re-partition against full plans, and the exact optima.
 
 Costs: a Raspberry Pi 4, four edge hosts of Jetson TX2 class on a 1 Gbit/s LAN, a GPU cloud (`testbed/costs/devices`). Every
 planner walks over 24 networks (access 10 to 400 Mbit/s, backbone 2 to 200 Mbit/s), one link changing at a time, so that the
 cut moves; the figures are the median and the worst of the walk's steps, each step the best of three. Partial re-partitions are
 timed along three walks on fresh copies of the graph, so that each knows what its own past taught it and no more, and where
-they touch something. "cold" is the first plan for a graph nobody has planned for yet. Ratios are medians of the steps'.
-networkx's best: the fastest of its algorithms for each problem, its network already built; all must find the same optimum.
+they touch something; "full / partial" is the median of the steps' ratios to a full plan for the same network. "cold" is the
+first plan for a graph nobody has planned for yet. The rivals are in `planners_rivals.py`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
-
-import networkx as nx
 
 from d3node.graph import LayerGraph
 from d3node.model import ModelSpec, load_graph
@@ -28,13 +26,8 @@ from testbed.costs.network import NetworkState, Path
 from testbed.costs.table import Costs
 from testbed.planners.base import Change, Decision, Planner, Problem
 from testbed.planners.d3 import D3
-from testbed.planners.dads import Dads
 from testbed.planners.hpa import Hpa
-from testbed.planners.mincut import flow_network, price_vector
-from testbed.planners.neurosurgeon import Neurosurgeon
 from testbed.planners.optimal import Optimal, OptimalTiles
-from testbed.planners.prices import prices
-from testbed.planners.qdmp import Qdmp
 
 TITLE = "Planning time in ms, median / worst over 24 networks"
 MODELS = ("alexnet", "vgg16", "resnet18", "darknet53", "inception_v4")
@@ -110,55 +103,6 @@ def shown(times: list[float]) -> str:
     return f"{statistics.median(times):.2f} / {max(times):.2f}" if times else "-"
 
 
-def networkx_flow(problem: Problem) -> Any:
-    """The flow network of the exact cut for networkx; parallel arcs are merged, infinite ones have no capacity."""
-    network, finite = flow_network(problem.graph, False), price_vector(prices(problem))
-    flow = nx.DiGraph()
-    for tail, head, price in zip(network.tails.tolist(), network.heads.tolist(), network.price.tolist(), strict=True):
-        if price >= len(finite):
-            flow.add_edge(tail, head)
-        elif flow.has_edge(tail, head):
-            flow[tail][head]["capacity"] += int(finite[price])
-        else:
-            flow.add_edge(tail, head, capacity=int(finite[price]))
-    return flow
-
-
-ALGORITHMS = {
-    "boykov_kolmogorov": nx.algorithms.flow.boykov_kolmogorov,
-    "preflow_push": nx.algorithms.flow.preflow_push,
-    "dinitz": nx.algorithms.flow.dinitz,
-    "shortest_augmenting_path": nx.algorithms.flow.shortest_augmenting_path,
-}
-
-
-def peers(problems: list[Problem], algorithms: Collection[str] = tuple(ALGORITHMS)) -> tuple[float, str]:
-    """Seconds of networkx's fastest algorithm (network already built) over those of `optimal` (everything), median over problems;
-    and the algorithm that was fastest most often. Raises RuntimeError where one finds another optimum."""
-    ratios, fastest = [], []
-    for problem in problems:
-        flow = networkx_flow(problem)
-        own_ms = best_ms(partial(Optimal().plan, problem))
-        objective = Optimal().plan(problem).objective_s
-        spent: dict[str, float] = {}
-        for name in algorithms:
-            start = time.perf_counter()
-            value, _ = nx.minimum_cut(flow, 0, 1, flow_func=ALGORITHMS[name])
-            spent[name] = 1e3 * (time.perf_counter() - start)
-            if abs(value / 1e9 - objective) > 1e-9 * 6 * len(problem.graph):  # every price is rounded to a nanosecond
-                raise RuntimeError(
-                    f"networkx {name} finds another optimum for {problem.graph.name}: {value} ns, not {objective} s"
-                )
-        fastest.append(min(spent, key=spent.__getitem__))
-        ratios.append(spent[fastest[-1]] / own_ms)
-    return statistics.median(ratios), statistics.mode(fastest)
-
-
-def beside(one: list[float], other: list[float]) -> float:
-    """Median ratio of two planners' times, step by step."""
-    return statistics.median([a / b for a, b in zip(one, other, strict=True)])
-
-
 def run() -> list[dict[str, Any]]:
     """One row per model."""
     rows = []
@@ -169,9 +113,6 @@ def run() -> list[dict[str, Any]]:
         hpa_cold, d3_cold = cold_ms(Hpa(), fresh[:3]), cold_ms(D3(), fresh[3:])
         hpa_partial, hpa_gain, touched = partial_ms(Hpa(), graph)
         d3_partial, d3_gain, _ = partial_ms(D3(), graph)
-        dsl, qdmp = full_ms(Dads(), steps), full_ms(Qdmp(), steps)
-        heavy = [(replace(problem, options={"load": "heavy"}), change) for problem, change in steps[::6]]
-        ratio, fastest = peers([problem for problem, _ in steps[::6]])
         rows.append(
             {
                 "model": name,
@@ -185,15 +126,8 @@ def run() -> list[dict[str, Any]]:
                 "d3 partial": shown(d3_partial),
                 "d3 full / partial": f"{statistics.median(d3_gain):.1f}",
                 "d3 cold": f"{d3_cold:.1f}",
-                "neurosurgeon": shown(full_ms(Neurosurgeon(), steps)),
-                "dads dsl": shown(dsl),
-                "qdmp": shown(qdmp),
-                "qdmp / dsl": f"{beside(qdmp, dsl):.2f}",
-                "dads dsh": shown(full_ms(Dads(), heavy)),
                 "optimal": shown(full_ms(Optimal(), steps)),
                 "optimal-tiles": shown(full_ms(OptimalTiles(), steps)),
-                "networkx best": f"{ratio:.0f} x optimal",
-                "which": fastest,
             }
         )
     return rows
@@ -204,4 +138,4 @@ if __name__ == "__main__":
 
     from benchmarks.__main__ import table
 
-    Console(width=260).print(table(TITLE, run()))
+    Console(width=190).print(table(TITLE, run()))

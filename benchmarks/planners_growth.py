@@ -14,7 +14,8 @@ import statistics
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.planners import full_ms, partial_ms, peers, problem_of, walk
+from benchmarks.planners import full_ms, partial_ms, problem_of, walk
+from benchmarks.planners_rivals import peers
 from d3node.graph import LayerGraph, Vertex
 from testbed.planners.base import Change, Planner, Problem
 from testbed.planners.dads import Dads
