@@ -167,6 +167,19 @@ def test_the_picture_has_every_vertex_and_every_crossing(capsys, file, tmp_path)
     assert 'stroke="#c81e3c"' in draw(explain(item))
 
 
+def test_plans_of_every_planner_can_be_explained_and_drawn(capsys, tmp_path):
+    path = tmp_path / "free.toml"
+    path.write_text(SCENARIO.replace('[hosts.e1]\nmemory = "20 kB"\n', ""))
+    folder = tmp_path / "pictures"
+    code, out, _ = run(capsys, "plan", str(path), "--planner", "all", "--explain", str(folder), "--json")
+    assert code == 0
+    plans = json.loads(out)["plans"]
+    assert len(plans) == len(list(folder.glob("*.svg"))) > 10
+    for plan in plans:
+        crosses = len(set(plan["plan"]["tiers"])) > 1
+        assert crosses == any(line.startswith("(1)") for line in plan["explanation"])
+
+
 @pytest.mark.parametrize("name", ["alexnet", "resnet18", "inception_v4"])
 def test_no_two_boxes_overlap(name):
     graph = load_graph(ModelSpec(name))

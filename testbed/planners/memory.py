@@ -8,6 +8,7 @@ request. What it holds when (our definition; every step errs towards more):
 
 The input counts as float32, however it travels. A stack's inner maps exist only as tiles: the leader holds the output twice
 (tiles and whole) and its own tile's maps, another edge host the parameters of its stacks and the maps of its largest tile.
+Vertices that other devices compute (`Plan.placed`) count there, each with its output.
 Left out: the runtime itself, an operator's scratch memory, and further requests in flight (each has tensors of its own).
 """
 
@@ -67,12 +68,12 @@ def tier_needs(graph: LayerGraph, ranks: Sequence[int], relay: bool, stacks: Seq
         last = [-1, -1, -1]
         for w in consumers:
             last[ranks[w]] = max(last[ranks[w]], moment[w])
-        higher = [rank for rank in range(own + 1, 3) if last[rank] >= 0]
-        _hold(steps[own], size_b, moment[u], size if higher or u in answers else max(last[own], moment[u]))
-        through = relay and own == 0 and last[2] >= 0
+        elsewhere = [rank for rank in range(3) if rank != own and last[rank] >= 0]
+        _hold(steps[own], size_b, moment[u], size if elsewhere or u in answers else max(last[own], moment[u]))
+        through = relay and own != 1 and last[2 - own] >= 0
         if through and last[1] < 0:
-            higher.append(1)
-        for rank in higher:
+            elsewhere.append(1)
+        for rank in elsewhere:
             _hold(steps[rank], size_b, 0, size if rank == 1 and through else last[rank])
     parameters = [0.0, 0.0, 0.0]
     for vertex in graph:
@@ -99,6 +100,12 @@ def host_needs(problem: Problem, plan: Plan) -> dict[str, Need]:
     ranks = [RANK[tier] for tier in plan.tiers]
     found = dict(zip(TIERS, tier_needs(graph, ranks, problem.network.route == "relay", plan.stacks), strict=True))
     needs = {plan.hosts[tier]: found[tier] for tier in TIERS if found[tier].total > 0.0 or tier == "device"}
+    device = plan.hosts["device"]
+    for v, host in plan.placed:
+        if host != device:
+            own, there = needs[device], needs.get(host, Need(0.0, 0.0, v))
+            needs[device] = Need(own.parameters - graph[v].parameter_bytes, own.tensors, own.at)
+            needs[host] = Need(there.parameters + graph[v].parameter_bytes, there.tensors + held_bytes(graph, v), v)
     if not plan.stacks:
         return needs
     leader = plan.hosts["edge"]
@@ -108,11 +115,10 @@ def host_needs(problem: Problem, plan: Plan) -> dict[str, Need]:
     extra, at = 0.0, needs[leader].at
     for stack in plan.stacks:
         joined = 0.0
-        for tile in stack.tiles:
-            if tile.empty:
-                continue
+        sizes = {tile: tile_bytes(graph, stack, tile) for tile in stack.tiles if not tile.empty}
+        for tile, size_b in sizes.items():
             computes.setdefault(tile.host, set()).update(stack.vertices)
-            peak = tile_bytes(graph, stack, tile)
+            peak = max(sizes.values()) if stack.stealing else size_b  # an idle host may take any tile
             if tile.host == leader:
                 joined = max(joined, peak)
             elif peak > peaks.get(tile.host, (0.0, 0))[0]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from d3node.errors import PlanError
 from d3node.graph import INPUT
 from d3node.plan import RANK, TIERS, Plan, Tier
 from testbed.errors import CapacityError
@@ -60,11 +61,11 @@ def explain(forecast: Forecast) -> Explanation:
     graph = problem.graph
     boundaries = []
     for number, crossing in enumerate(forecast.crossings(), start=1):
-        u, target = crossing.vertex, RANK[crossing.target]
-        higher = [w for w in graph.successors[u] if RANK[plan.tiers[w]] >= target]
-        if not higher:
+        u = crossing.vertex
+        readers = [w for w in graph.successors[u] if plan.tiers[w] == crossing.target]
+        first = min(readers or [w for w in graph.successors[u] if plan.tiers[w] != plan.tiers[u]], default=None)
+        if first is None:
             continue
-        first = higher[0]
         earlier = None if u == INPUT or plan.tiers[u] != crossing.source else _shift(problem, plan, u, plan.tiers[first])
         later = _shift(problem, plan, first, crossing.source)
         boundaries.append(Boundary(number, crossing, first, earlier, later))
@@ -75,18 +76,22 @@ def explain(forecast: Forecast) -> Explanation:
     return Explanation(forecast, tuple(boundaries), single)
 
 
-def _shift(problem: Problem, plan: Plan, v: int, tier: Tier) -> Shift:
+def _shift(problem: Problem, plan: Plan, v: int, tier: Tier) -> Shift | None:
+    """The neighbour with v on a tier; None where the plan's other parts do not allow it (exits, parts on other devices)."""
     graph = problem.graph
     ranks = moved(graph, [RANK[t] for t in plan.tiers], v, RANK[tier])
     tiers = tuple(TIERS[rank] for rank in ranks)
     stacks = tuple(stack for stack in plan.stacks if all(tiers[w] == "edge" for w in stack.vertices))
     other = replace(plan, tiers=tiers, stacks=stacks)
-    now, then = critical_path(problem, plan), critical_path(problem, other)
     fits = True
     try:
+        other.check(graph)
         check_capacities(problem, other)
+    except PlanError:
+        return None
     except CapacityError:
         fits = False
+    now, then = critical_path(problem, plan), critical_path(problem, other)
     return Shift(
         vertex=v,
         tier=tier,
@@ -123,7 +128,7 @@ def sentences(found: Explanation) -> list[str]:
 
 def _words(found: Explanation, shift: Shift | None) -> str:
     if shift is None:
-        return "not possible, it comes from below or is the input"
+        return "not possible"
     graph = found.forecast.problem.graph
     what = f"{graph[shift.vertex].name} to the {shift.tier}"
     more = f" with {shift.others} more" if shift.others else ""
