@@ -37,7 +37,7 @@ from d3node.plan import Plan
 from testbed.planners.base import Change, Decision, Problem
 from testbed.planners.hpa_throughput import least_bottleneck
 from testbed.planners.options import read
-from testbed.planners.placement import Placement, placed, placement, placements_of, ranks_of
+from testbed.planners.placement import SMALL, Placement, placed, placement, placements_of, ranks_of
 from testbed.planners.prices import CLOUD, DEVICE, Prices, make_plan, prices
 from testbed.planners.repartition import Decided, affected, beyond_bands, matters, repartition, values_used
 from testbed.planners.sweep import arrays_of, sweep
@@ -226,6 +226,8 @@ def moved_or(before: bytes, after: bytes, looked: Collection[int]) -> frozenset[
     """Vertices that changed their rank or were looked at."""
     if before == after:
         return frozenset(looked)
+    if len(before) <= SMALL:
+        return frozenset([v for v, rank in enumerate(after) if rank != before[v]]).union(looked)
     changed = np.flatnonzero(np.frombuffer(before, dtype=np.uint8) != np.frombuffer(after, dtype=np.uint8))
     return frozenset(changed.tolist()).union(looked)
 

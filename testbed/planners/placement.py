@@ -36,9 +36,16 @@ class Placement:
     _known: Known = field(repr=False)
     _crossings: dict[bool, tuple[Crossing, ...]] = field(default_factory=dict, repr=False)
     _compute_s: dict[tuple[int, int, int], tuple[float, object]] = field(default_factory=dict, repr=False)
+    _last: tuple[Prices, float] | None = field(default=None, repr=False)
 
     def objective(self, priced: Prices) -> float:
-        """D3's objective, as `Prices.objective` but for the order of additions."""
+        """D3's objective, as `Prices.objective` but for the order of additions; the last one is remembered."""
+        last = self._last
+        if last is None or last[0] is not priced:
+            last = self._last = (priced, self._sum(priced))
+        return last[1]
+
+    def _sum(self, priced: Prices) -> float:
         if len(self.ranks) <= SMALL:
             return priced.objective(self.ranks)
         crossings = self._crossings.get(priced.relay)
