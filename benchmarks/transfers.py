@@ -153,14 +153,15 @@ async def rivals(lab: Lab) -> None:
 
 
 async def tiles(lab: Lab) -> None:
-    """One edge host scatters to three, and gathers from three, four times."""
-    for turn in (1, 2, 3, 4):
-        out = (lab.send(f"scatter to {host}, turn {turn}", "e1", 500_000, target=host) for host in ("e2", "e3", "e4"))
-        await asyncio.gather(*out)
-        await asyncio.sleep(0.5)
-        back = (lab.send(f"gather from {host}, turn {turn}", host, 250_000, target="e1") for host in ("e2", "e3", "e4"))
-        await asyncio.gather(*back)
-        await asyncio.sleep(1.0)
+    """One edge host scatters to three, and gathers from three, again and again."""
+    for size in (20_000, 150_000, 500_000):
+        for turn in (1, 2, 3):
+            out = (lab.send(f"scatter to {host}, turn {turn}", "e1", size, target=host) for host in ("e2", "e3", "e4"))
+            await asyncio.gather(*out)
+            await asyncio.sleep(0.5)
+            back = (lab.send(f"gather from {host}, turn {turn}", host, size // 2, target="e1") for host in ("e2", "e3", "e4"))
+            await asyncio.gather(*back)
+            await asyncio.sleep(1.0)
 
 
 async def loss(lab: Lab) -> None:

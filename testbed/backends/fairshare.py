@@ -1,4 +1,4 @@
-"""One direction of a link as the fluid model sees it, and the max-min fair shares of the streams that cross such links.
+"""One direction of a link as the fluid model sees it, and the weighted max-min fair shares of the streams that cross such links.
 
 Who sends what and when is `flow.py`'s business.
 """
@@ -18,6 +18,12 @@ class Crossing(Protocol):
     @property
     def forward(self) -> tuple[FlowLink, ...]:
         """The links it crosses, in order."""
+        ...
+
+    @property
+    def weight(self) -> int:
+        """Bytes (1 or more) that it has in the queue: packets there are served in the order in which they came, so streams share
+        a link as they share its queue."""
         ...
 
     def set_rate(self, rate: float, now: float) -> None:
@@ -83,32 +89,35 @@ def component(links: Iterable[FlowLink]) -> list[Crossing]:
 
 
 def max_min(streams: Sequence[Crossing]) -> list[float]:
-    """Max-min fair rates (bytes/s) of streams, by progressive filling (Bertsekas and Gallager, Data Networks, 6.5.2).
+    """Weighted max-min fair rates (bytes/s) of streams, by progressive filling (Bertsekas and Gallager, Data Networks, 6.5.2).
 
-    The link that can give its streams least fixes their rate; what they leave on other links is shared by the rest. The
-    streams must be all that cross their links.
+    The link that can give its streams least for their weight fixes their rates; what they leave on other links is shared by the
+    rest. The streams must be all that cross their links.
     """
     if len(streams) == 1:
         return [min(link.rate for link in streams[0].forward)]
     left: dict[FlowLink, float] = {}
     waiting: dict[FlowLink, int] = {}
+    weights: dict[Crossing, int] = {}
     for stream in streams:
+        weight = weights[stream] = stream.weight
         for link in stream.forward:
             left[link] = link.rate
-            waiting[link] = waiting.get(link, 0) + 1
+            waiting[link] = waiting.get(link, 0) + weight
     rates: dict[Crossing, float] = {}
     while len(rates) < len(streams):
         share, tightest = -1.0, None
-        for link, number in waiting.items():
-            if number and (tightest is None or left[link] / number < share):
-                share, tightest = left[link] / number, link
+        for link, weight in waiting.items():
+            if weight and (tightest is None or left[link] / weight < share):
+                share, tightest = left[link] / weight, link
         assert tightest is not None
         share = max(share, 0.0)
         for stream in tightest.streams:
             if stream not in rates:
-                rates[stream] = share
+                weight = weights[stream]
+                rate = rates[stream] = share * weight
                 for link in stream.forward:
-                    waiting[link] -= 1
-                    if share != float("inf"):
-                        left[link] -= share
+                    waiting[link] -= weight
+                    if rate != float("inf"):
+                        left[link] -= rate
     return [rates[stream] for stream in streams]

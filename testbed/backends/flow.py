@@ -1,15 +1,19 @@
-"""A network at the level of flows: messages on connections share links max-min fairly, under TCP's start-up and framing.
+"""A network at the level of flows: messages on connections share links as they share queues, under TCP's start-up and framing.
 
 A stream is one direction of a connection; it sends its messages one after the other. What the model has: the rate, delay and
 loss of every link on the path, changed at any moment with exact new finish times (rate 0 stalls, and what was left is sent
 when the rate returns); 66 bytes of headers for every 1448 of payload; store and forward of packets at each hop; an initial
 window of 10 segments and slow start (RFC 6928, RFC 5681) in rounds of one RTT; the window kept while a connection is warm.
 
-What it approximates or leaves out (the kernel-based backends have it): streams that share a link get their fair share at
-once, and a message never waits in a standing queue that other streams keep; there is no congestion avoidance: once a window
-fills the pipe, it stays; ACKs are counted on the way back (66 bytes for two segments) but take no capacity there. Loss p of a
-path costs a factor 1/(1-p) in bytes sent again, and holds the window at what the PFTK formula grants: right
-on average for long transfers, without the spread of single ones. Channels and messages are left to `sim_channels.py`.
+Streams that share a link share it as they share its queue: a message that is small waits behind what large ones have there.
+Losses are drawn one by one from the seed (`flow_tcp.py`): each costs a segment sent again, a smaller window, and at the end of
+a message the time until it is noticed.
+
+What it approximates or leaves out (the kernel-based backends have it): what rivals have in a queue is estimated, and the same
+for all alike; without losses there is no congestion avoidance: once a window fills the pipe, it stays; a burst that is larger
+than a queue is held back, not dropped; ACKs are counted on the way back (66 bytes for two segments, and for each of the first
+16 after a rest) but take no capacity there and wait in no queue; lost ACKs and segments lost twice. How far all this is from a
+kernel is measured in docs/backends.md. Channels and messages are left to `sim_channels.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextvars import copy_context
+from itertools import count
 
 from testbed.backends.base import LinkCounters
 from testbed.backends.fairshare import FlowLink, component, max_min
@@ -38,8 +43,11 @@ class FlowNetwork:
         states: Mapping[LinkKey, LinkState],
         queue_bytes: Mapping[LinkKey, int] | None = None,
         slow_start_after_idle: bool = False,
+        seed: int = 0,
     ) -> None:
         self.loop = loop
+        self.seed = seed
+        self._numbers = count(1)
         self.layout = layout
         self.slow_start_after_idle = slow_start_after_idle
         self.context = copy_context()
@@ -62,6 +70,10 @@ class FlowNetwork:
         pair = Stream(self, there, back), Stream(self, back, there)
         self._streams.update(dict.fromkeys(pair))
         return pair
+
+    def next_number(self) -> int:
+        """The number of a new stream."""
+        return next(self._numbers)
 
     def forget(self, stream: Stream) -> None:
         """Let go of a stream that sends nothing more."""

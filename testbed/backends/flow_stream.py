@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from math import inf, sqrt
+from math import inf
 from typing import TYPE_CHECKING
 
 from testbed.backends.fairshare import FlowLink
+from testbed.backends.flow_tcp import FRIENDLY_GROWTH, REDUCTION, Losses, hystart_bytes, repair_s
 from testbed.costs.network import FRAME_OVERHEAD, SEGMENT_PAYLOAD, frame_bytes
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ INITIAL_WINDOW = 10 * SEGMENT
 """Wire bytes that a new connection may have in flight: 10 segments (RFC 6928, and Linux)."""
 SYN_BYTES = 74
 """Frame of a SYN or SYN-ACK with Linux's options."""
+QUICK_ACKS = 16
+"""Segments that Linux acknowledges one by one at the start of a connection, and again after a rest of more than a timeout."""
 MIN_RTO = 0.2
 """Linux's least retransmission timeout: a connection idle for longer than RTT + this counts as idle (RFC 2861)."""
 
@@ -31,7 +34,7 @@ Callback = Callable[[], None]
 class _Job:
     """A message on its way, or a packet without payload (`message_bytes` 0) that opens or closes the connection."""
 
-    __slots__ = ("delivered", "message_bytes", "segments", "sent", "wire")
+    __slots__ = ("delivered", "drops", "lost", "message_bytes", "quick", "repair_s", "segments", "sent", "wire")
 
     def __init__(self, message_bytes: int, wire: float, segments: int, sent: Callback | None, delivered: Callback) -> None:
         self.message_bytes = message_bytes
@@ -39,6 +42,10 @@ class _Job:
         self.segments = segments
         self.sent = sent
         self.delivered = delivered
+        self.quick = False
+        self.drops = 0
+        self.lost: list[float] = []
+        self.repair_s = 0.0
 
 
 class Stream:
@@ -50,8 +57,9 @@ class Stream:
     """
 
     __slots__ = (
-        "_arrived", "_delay", "_inflation", "_job", "_last", "_left", "_limited", "_loss", "_network", "_rate", "_remaining",
-        "_round", "_round_s", "_rtt", "_since", "_stalled", "_timer", "_version", "_waiting", "backward", "cwnd", "forward",
+        "_arrived", "_avoiding", "_delay", "_heard", "_job", "_last", "_left", "_limited", "_loss", "_losses",
+        "_narrowest", "_network", "_rate", "_remaining", "_round", "_round_s", "_rtt", "_since", "_stalled", "_timer",
+        "_used", "_version", "_waiting", "backward", "cwnd", "forward",
     )  # fmt: skip
 
     def __init__(self, network: FlowNetwork, forward: tuple[FlowLink, ...], backward: tuple[FlowLink, ...]) -> None:
@@ -59,6 +67,10 @@ class Stream:
         self.backward = backward
         self.cwnd: float = INITIAL_WINDOW
         self._network = network
+        self._losses = Losses(network.seed, network.next_number())
+        self._avoiding = False
+        self._used = 0.0
+        self._narrowest = inf
         self._waiting: deque[_Job] = deque()
         self._job: _Job | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -69,6 +81,7 @@ class Stream:
         self._left: float = INITIAL_WINDOW
         self._round = -inf
         self._since = self._last = self._arrived = network.loop.time()
+        self._heard = -inf
         self._version = -1
         self._refresh()
 
@@ -84,7 +97,7 @@ class Stream:
         """Forget every message that has not left in full."""
         if self._job is not None:
             self._settle(self._network.loop.time())
-            self._count(self._job, 1.0 - self._remaining / (self._job.wire * self._inflation))
+            self._count(self._job, 1.0 - self._remaining / self._job.wire)
             self._drop_timer()
             self._job = None
             if self._stalled:
@@ -98,6 +111,23 @@ class Stream:
         self.cancel()
         self._left = max(self._left, SEGMENT)
         self.signal(delivered)
+
+    @property
+    def weight(self) -> int:
+        """Bytes of it that wait in the queue of its narrowest link: what it has to set against its rivals there (`fairshare`).
+
+        A small message is there at once, and has its place until it is through. Of a larger one there is what slow start has let
+        out so far, less what the path holds, and no more than Linux's HyStart (`flow_tcp`) lets build up.
+        """
+        job = self._job
+        if job is None or self._rtt <= 0.0:
+            return INITIAL_WINDOW
+        wire, narrowest = job.wire, self._narrowest
+        if wire <= INITIAL_WINDOW or narrowest == inf:
+            return int(wire)
+        out = max(self.cwnd, (self.cwnd + wire - self._remaining) / 2.0)  # each byte acknowledged has let out two
+        out = min(out, max(INITIAL_WINDOW, hystart_bytes(narrowest, self._rtt)))
+        return int(max(min(out - narrowest * self._rtt, self._remaining), SEGMENT) if wire > out else wire)
 
     @property
     def busy(self) -> bool:
@@ -114,7 +144,7 @@ class Stream:
         """Wire bytes and message bytes that have left of the message being sent."""
         if self._job is None:
             return 0.0, 0.0
-        whole = self._job.wire * self._inflation
+        whole = self._job.wire
         sent = whole - self._remaining + (self._rate * (now - self._since) if now > self._since else 0.0)
         return min(sent, whole), self._job.message_bytes * min(sent / whole, 1.0)
 
@@ -135,7 +165,10 @@ class Stream:
 
     def _begin(self, now: float) -> None:
         self._job = self._waiting.popleft()
-        self._remaining = self._job.wire * self._inflation
+        self._job.quick = now - self._heard > self._rtt + MIN_RTO
+        if self._loss > 0.0 and self._job.message_bytes:
+            self._lose(self._job)
+        self._remaining = self._job.wire
         self._since = now
 
     def _finish(self) -> None:
@@ -145,10 +178,14 @@ class Stream:
         now = self._network.loop.time()
         self._left -= self._remaining if job.message_bytes else 0.0
         self._last = now
+        if job.message_bytes:
+            self._heard = now
         self._timer = None
         self._count(job, 1.0)
         self._grow_to_pipe(job)
-        self._arrived = max(self._arrived, now + self._delay + self._hops_s(job))
+        if job.lost:
+            self._reduce(job, job.wire)
+        self._arrived = max(self._arrived, now + self._delay + self._hops_s(job) + job.repair_s)
         self._network.loop.call_at(self._arrived, job.delivered, context=self._network.context)
         if self._waiting:
             self._refresh()
@@ -183,16 +220,17 @@ class Stream:
     def _count(self, job: _Job, share: float) -> None:
         """Add (a share of) a message to the totals of the links it crosses."""
         whole = share == 1.0
-        bytes_ = job.wire * self._inflation * share
-        packets = job.segments * self._inflation * share if whole else float(-(-int(bytes_) // SEGMENT))
+        bytes_ = job.wire * share
+        packets = job.segments * share if whole else float(-(-int(bytes_) // SEGMENT))
         message_bytes = job.message_bytes if whole else int(job.message_bytes * share)
-        acks = (job.segments + 1) // 2 if whole else int(packets) // 2
+        quick = min(QUICK_ACKS, job.segments) if job.quick else 0
+        acks = quick + (job.segments - quick + 1) // 2 if whole else int(packets) // 2
         for link in self.forward:
             link.data_bytes += bytes_
             link.data_packets += packets
             link.message_bytes += message_bytes
-            if link.loss:
-                link.drops += packets * link.loss
+            if job.drops and link.loss:
+                link.drops += job.drops * share * link.loss / sum([one.loss for one in self.forward])
         if job.message_bytes:
             for link in self.backward:
                 link.acks += acks
@@ -204,8 +242,9 @@ class Stream:
         for link in self.forward:
             alone = alone and not link.streams
             link.streams[self] = None
+        self._narrowest = min([link.rate for link in self.forward])
         if alone:
-            self.set_rate(min([link.rate for link in self.forward]), now)
+            self.set_rate(self._narrowest, now)
         else:
             self._network.share(self.forward)
 
@@ -254,7 +293,10 @@ class Stream:
         if self._rtt <= 0.0:
             return
         self._round_s = self._rtt + sum([SEGMENT / link.rate for link in self.forward if link.rate > 0.0])
-        limited = self.cwnd < self._rate * self._round_s
+        self._narrowest = min([link.rate for link in self.forward])
+        if self.cwnd > QUICK_ACKS * SEGMENT and self._narrowest > 0.0:
+            self._round_s += SEGMENT / self._narrowest  # behind the quick ones, the first ACK is for two segments
+        limited = self.cwnd < self._rate * self._round_s or self._avoiding
         if limited and not self._limited and self._left < self.cwnd:
             # It filled the pipe until now, acknowledged all along: what is in flight is the last RTT's worth.
             self._left = max(self._left, 0.0)
@@ -300,17 +342,20 @@ class Stream:
 
     def _new_round(self, now: float) -> None:
         used = min(self.cwnd - self._left, self.cwnd)
-        if self.cwnd < 2.0 * used:  # Linux: a window that was not used does not grow
-            self.cwnd = min(self.cwnd + used, self._loss_window())
+        if self._job is not None and self._job.lost and self._reduce(self._job, self._job.wire - self._remaining):
+            pass
+        elif self.cwnd < 2.0 * max(used, self._used + used / 2.0):  # Linux: not beyond twice what was on its way at once
+            self.cwnd += FRIENDLY_GROWTH * SEGMENT * used / self.cwnd if self._avoiding else used
+        self._used = used
         self._left = self.cwnd
         self._round = now
 
     def _grow_to_pipe(self, job: _Job) -> None:
         """A stream that the window did not hold back for a round has filled the pipe and the queue before it."""
-        if not self._limited and self._rtt > 0.0 and self._rate < inf and job.wire > self.cwnd:
+        if not (self._limited or self._avoiding) and self._rtt > 0.0 and self._rate < inf and job.wire > self.cwnd:
             pipe = self._rate * self._rtt
             queue = min([pipe if link.queue_bytes is None else link.queue_bytes for link in self.forward])
-            self.cwnd = min(max(self.cwnd, pipe + queue), self._loss_window())
+            self.cwnd = max(self.cwnd, pipe + queue)
 
     def _forget_window(self, idle_s: float) -> None:
         """Linux's `tcp_cwnd_restart` (RFC 2861): halve the window for every timeout spent idle."""
@@ -320,17 +365,27 @@ class Stream:
             self.cwnd = max(self.cwnd / 2.0, INITIAL_WINDOW)
             self._left = self.cwnd
 
-    def _loss_window(self) -> float:
-        """Wire bytes per RTT that loss leaves, on average (Padhye et al., SIGCOMM 1998, equation 30, one ACK per segment):
+    def _lose(self, job: _Job) -> None:
+        """Draw which segments of a message are lost; they are sent again behind the others."""
+        lost = self._losses.draw(job.segments, self._loss)
+        if not lost:
+            return
+        self._avoiding = True
+        segment_s = SEGMENT / self._narrowest if self._narrowest > 0.0 else 0.0
+        job.repair_s = repair_s(job.segments - 1 - lost[-1], segment_s, max(self._round_s, self._rtt))
+        job.lost = [float(SEGMENT * (position + 1)) for position in lost]
+        job.drops = len(lost)
+        job.wire += min(job.wire, SEGMENT) * len(lost)
+        job.segments += len(lost)
 
-        MSS / (RTT sqrt(2p/3) + RTO min(1, 3 sqrt(3p/8)) p (1 + 32 p^2)), times RTT; at least two segments.
-        """
-        p = self._loss
-        if p <= 0.0:
-            return inf
-        rtt = max(self._round_s, 1e-3)
-        per_segment = rtt * sqrt(2.0 * p / 3.0) + (rtt + MIN_RTO) * min(1.0, 3.0 * sqrt(3.0 * p / 8.0)) * p * (1.0 + 32.0 * p * p)
-        return max(SEGMENT * rtt / per_segment, 2.0 * SEGMENT)
+    def _reduce(self, job: _Job, sent: float) -> bool:
+        """One reduction of the window for all losses among the bytes that have been sent; whether there were any."""
+        left = [position for position in job.lost if position > sent]
+        if len(left) == len(job.lost):
+            return False
+        job.lost = left
+        self.cwnd = max(REDUCTION * self.cwnd, 2.0 * SEGMENT)
+        return True
 
     def _refresh(self) -> None:
         """Take over changed delays and losses."""
@@ -343,8 +398,6 @@ class Stream:
         for link in self.forward:
             through *= 1.0 - link.loss
         self._loss = 1.0 - through
-        self._inflation = 1.0 / through
         self._round_s = self._rtt
         self._limited = self._limited and self._rtt > 0.0
-        if self._loss > 0.0:
-            self.cwnd = min(self.cwnd, self._loss_window())
+        self._avoiding = self._avoiding and self._loss > 0.0

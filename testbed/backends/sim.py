@@ -76,7 +76,7 @@ class SimBackend:
         loop = clock.VirtualLoop()
 
         async def body() -> T:
-            network = FlowNetwork(loop, layout, states, queues, scenario.network.slow_start_after_idle)
+            network = FlowNetwork(loop, layout, states, queues, scenario.network.slow_start_after_idle, scenario.seed)
             session = SimSession(scenario, Fabric(network, self.strict))
             try:
                 await session.start(models)
@@ -192,16 +192,16 @@ class SimSession:
         return {
             "backend": "sim",
             "clock": "virtual",
-            "network": "flow-level: max-min fair share over every link of the path",
+            "network": "flow-level: max-min share over every link of the path, weighted by what is in the queue",
             "segment_bytes": SEGMENT,
             "initial_window_bytes": INITIAL_WINDOW,
             "slow_start_after_idle": network.slow_start_after_idle,
             "minimum_rto_s": MIN_RTO,
-            "congestion_control": f"slow start only; {network.congestion_control} is not modelled",
+            "congestion_control": f"slow start; under loss like Reno-friendly CUBIC; {network.congestion_control} not modelled",
             "offload": "none",
-            "queue": "bounds the window of a stream that fills the pipe; no queueing delay between streams",
-            "loss": "resent bytes 1/(1-p); window held at the PFTK mean",
-            "acks": "66 bytes for two segments, counted on the way back, without taking capacity",
+            "queue": "bounds the window of a stream that fills the pipe; rivals wait behind what others have in it; no drops",
+            "loss": "drawn from the seed; sent again, window reduced as by CUBIC, a tail loss found by a probe",
+            "acks": "66 bytes for two segments (each of the first 16 after a rest), counted on the way back, taking no room",
             "time_scale": "ignored: virtual time",
             "strict_headers": self.fabric.strict,
         }
