@@ -34,7 +34,7 @@ _TOLD, _TILES = 6, 7
 _ALL = "all"
 _UNPROVEN = " (Of the best proven bound, which no placement may reach.)"
 _JUDGED = {
-    "latency": "objective over the exact optimum without tiles; below zero where tiles gain.",
+    "latency": "objective over the exact optimum without tiles; below zero where tiles or exits gain.",
     "throughput": "busiest host or link over the least that any placement without tiles can do.",
     "critical-path": "latency over the shortest of any placement without tiles.",
 }
