@@ -23,6 +23,7 @@ class Owner(Protocol):
 @dataclass(slots=True)
 class Job:
     """One computation. `seconds`: modelled time at share 1, None when measured. `run`: the real work, None with sizes only.
+    `counted` False: not a computation at all, but somebody who waits for the host to be idle.
 
     After it: `start`, `end`, `queued_s`, `overrun_s` (how much longer than modelled the real work took), `result` or `error`.
     """
@@ -32,6 +33,7 @@ class Job:
     run: Callable[[], Any] | None
     done: Callable[[Job], None]
     label: Any = None
+    counted: bool = True
     queued_at: float = 0.0
     start: float = 0.0
     end: float = 0.0
@@ -171,7 +173,7 @@ class ComputeQueue:
         self._job = self._timer = None
         job.end = self._loop.time()
         totals = self.totals
-        totals.jobs += 1
+        totals.jobs += job.counted
         totals.busy_s += job.end - job.start
         if due is not None:
             totals.late_s.append(job.end - due)

@@ -114,7 +114,7 @@ class Thief:
         """Get in line with all other work of the host: when the turn comes, the host is idle."""
         if self._offers and self._current is None and not self._waiting:
             self._waiting = True
-            self._compute.submit(Job(self, 0.0, None, self._turn))
+            self._compute.submit(Job(self, 0.0, None, self._turn, counted=False))
 
     def _turn(self, _: Job) -> None:
         self._waiting = False

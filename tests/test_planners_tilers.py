@@ -18,7 +18,7 @@ from planner_problems import spatial_problem
 
 from d3node.errors import PlanError
 from d3node.graph import LayerGraph, Spatial, Vertex
-from d3node.intervals import needed, unclipped
+from d3node.intervals import area, intersection, needed, reverse, unclipped
 from d3node.model import ModelSpec, load_graph
 from d3node.plan import Plan
 from d3node.program import lower
@@ -37,8 +37,8 @@ from testbed.planners.deepthings import ftp_range
 from testbed.planners.evaluate import critical_path, objective_s
 from testbed.planners.options import read
 from testbed.planners.prices import EDGE, prices
-from testbed.planners.tilers import is_window, runs, workers
-from testbed.planners.tiling import stack_times
+from testbed.planners.tilers import is_window, runs, strips, wide, workers
+from testbed.planners.tiling import bytes_per_position, serialise_s, stack_times
 
 SEEDS = st.integers(min_value=0, max_value=1 << 30)
 TILERS = ("modnn", "aofl", "deepthings", "coedge")
@@ -157,9 +157,38 @@ def test_aofl_with_borders_finds_the_best_of_all_blockings(lan_bps: float) -> No
     assert 0.7 * best < took < 1.03 * best
 
 
-def _as_stacks(problem: Problem, blocks: list[tuple[int, ...]]) -> list[Any]:
-    from testbed.planners.tilers import strips, wide
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS)
+def test_bordering_blocks_are_priced_by_what_their_strips_compute_and_lack(seed: int) -> None:
+    """Every block by itself, by the reverse tile calculation of its own vertices, on graphs with branches."""
+    problem = replace(
+        spatial_problem(seed, blocks=2, pace=5.0, side=24), network=vgg_like(lan_bps=5e7, speeds=(1.0,) * 4).network
+    )
+    graph, hosts, speeds = problem.graph, list(problem.edge_hosts), [1.0, 2.0, 0.5, 1.0]
+    for run_of in runs(graph, [True] * len(graph)):
+        own = {v: [(t.rows, t.columns) for t in strips(graph, (v,), hosts, speeds).tiles] for v in run_of}
+        for group in bordering_blocks(problem, run_of, hosts, speeds, columns=False).values():
+            for block in group:
+                vertices = range(block.first, block.last + 1)
+                slowest = outside = 0.0
+                for i, box in enumerate(own[block.last]):
+                    if not area(box):
+                        continue
+                    region = reverse(graph, vertices, box)
+                    parts = [(v, area(b) / (graph[v].rows * graph[v].columns)) for v, b in region.produced.items() if area(b)]
+                    seconds = sum(problem.costs.vertex_s(v, "edge", hosts[i], share) for v, share in parts)
+                    lacks = {u: area(b) - area(intersection(b, own[u][i])) for u, b in region.read.items() if u in own}
+                    size = sum(n * bytes_per_position(graph, u) for u, n in lacks.items())
+                    slowest = max(slowest, seconds + (serialise_s(NetworkPath(5e7), size) if size else 0.0))
+                    if i:
+                        brought = sum(area(b) * bytes_per_position(graph, u) for u, b in region.read.items() if u not in own)
+                        outside += serialise_s(NetworkPath(5e7), brought) if brought else 0.0
+                        if block.last == run_of[-1]:
+                            outside += serialise_s(NetworkPath(5e7), area(box) * bytes_per_position(graph, block.last))
+                assert block.seconds == pytest.approx(slowest + outside)
 
+
+def _as_stacks(problem: Problem, blocks: list[tuple[int, ...]]) -> list[Any]:
     hosts, speeds = workers(problem, {"max_hosts": 64})
     return [strips(problem.graph, block, hosts, speeds, wide(problem.graph, block[-1])) for block in blocks]
 

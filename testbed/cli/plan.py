@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from d3node.plan import TIERS
+from d3node.plan import TIERS, Stack
 from testbed import registry
 from testbed.cli.app import app
 from testbed.cli.console import kept, note, out, print_json, verb
@@ -217,8 +217,16 @@ def _show(item: Forecast) -> None:
             for tile in stack.tiles
             if not tile.empty
         )
-        table.add_row(f"stack {stack.grid[0]}x{stack.grid[1]}", f"{rows}: {tiles}")
+        table.add_row(f"stack {stack.grid[0]}x{stack.grid[1]}", f"{rows}{_travels(stack)}: {tiles}")
     out.print(table)
+
+
+def _travels(stack: Stack) -> str:
+    """How tiles are dealt and where the map goes, where that is not by plan and to the leader."""
+    words = [word for word, is_so in (("idle hosts steal", stack.stealing), ("overlaps reused", stack.reuse)) if is_so]
+    ways = {"relay": "borders by way of the leader", "neighbours": "borders between neighbours"}
+    words += [ways[stack.handover]] if stack.handover in ways else []
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _runs(names: list[str], vertices: tuple[int, ...]) -> list[str]:

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from d3node.intervals import area, intersection, reverse
+from d3node.graph import LayerGraph
+from d3node.intervals import Box, area, intersection, needed, reverse, union
 from d3node.plan import Handover, Stack
-from d3node.stacks import with_inputs
 from testbed.planners.base import Problem
 from testbed.planners.lan import Lan
 from testbed.planners.prices import EDGE, prices
@@ -99,38 +99,58 @@ def bordering_blocks(
     graph, leader, lan = problem.graph, problem.hosts["edge"], Lan(problem)
     inside = set(run)
     own = {v: [(t.rows, t.columns) for t in strips(graph, (v,), hosts, speeds, columns).tiles] for v in run}
-    depths = {stack for stack, _ in with_inputs(graph, run, max_inputs=None)} | {(v,) for v in run}
+    delays = max(lan.path(leader, host).delay_s for host in hosts if host != leader)
+    possible: dict[int, dict[int, tuple[int, ...]]] = {v: {v: graph.boundary((v,))[0]} for v in run}
+    table = candidates(graph)
+    for first, last, reads in zip(table.first.tolist(), table.last.tolist(), table.reads.tolist(), strict=True):
+        if first in inside and last in inside:
+            possible[last][first] = tuple(u for u in reads if u >= 0)
     found: dict[int, list[Block]] = {}
-    for block in sorted(depths):
-        slowest = scatter = gather = 0.0
-        for i, (host, box) in enumerate(zip(hosts, own[block[-1]], strict=True)):
+    for last, runs_here in possible.items():
+        slowest = dict.fromkeys(runs_here, 0.0)
+        scatter = dict.fromkeys(runs_here, 0.0)
+        gather = 0.0
+        for i, (host, box) in enumerate(zip(hosts, own[last], strict=True)):
             if not area(box):
                 continue
-            region = reverse(graph, block, box)
-            seconds = sum(
-                problem.costs.vertex_s(v, "edge", host, area(part) / (graph[v].rows * graph[v].columns))
-                for v, part in region.produced.items()
-                if area(part)
-            )
-            lacks = brought = 0.0
-            for u, part in region.read.items():
-                size = bytes_per_position(graph, u)
-                if u in inside:
-                    lacks += size * (area(part) - max(0, area(intersection(part, own[u][i]))))
-                elif host != leader:
-                    brought += size * area(part)
-            if lacks:
+            regions = back_from(graph, last, box, run[0])
+            seconds, beyond = 0.0, last + 1
+            for first in sorted(runs_here, reverse=True):
+                needed_of = reverse(graph, (last,), box).read if first == last else regions
+                for v in range(first, beyond):
+                    if positions := area(regions[v]):
+                        share = positions / (graph[v].rows * graph[v].columns)
+                        seconds += problem.costs.vertex_s(v, "edge", host, share)
+                beyond = first
+                lacks = brought = 0.0
+                for u in runs_here[first]:
+                    size, part = bytes_per_position(graph, u), needed_of[u]
+                    if u in inside:
+                        lacks += size * (area(part) - area(intersection(part, own[u][i])))
+                    elif host != leader:
+                        brought += size * area(part)
                 path = lan.path(hosts[i - 1] if i else hosts[1], host)
-                seconds += serialise_s(path, lacks) + path.delay_s
-            if brought:
-                scatter += serialise_s(lan.path(leader, host), brought)
-            if host != leader and block[-1] == run[-1]:
-                gather += serialise_s(lan.path(host, leader), area(box) * bytes_per_position(graph, block[-1]))
-            slowest = max(slowest, seconds)
-        delays = max(lan.path(leader, host).delay_s for host in hosts if host != leader)
-        ends = (scatter + delays if scatter else 0.0) + (gather + delays if gather else 0.0)
-        found.setdefault(block[-1], []).append(Block(block[0], block[-1], slowest + ends))
+                slowest[first] = max(slowest[first], seconds + (serialise_s(path, lacks) + path.delay_s if lacks else 0.0))
+                scatter[first] += serialise_s(lan.path(leader, host), brought) if brought else 0.0
+            if host != leader and last == run[-1]:
+                gather += serialise_s(lan.path(host, leader), area(box) * bytes_per_position(graph, last))
+        for first, seconds in slowest.items():
+            ends = (scatter[first] + delays if scatter[first] else 0.0) + (gather + delays if gather else 0.0)
+            found.setdefault(last, []).append(Block(first, last, seconds + ends))
     return found
+
+
+def back_from(graph: LayerGraph, last: int, box: Box, start: int) -> dict[int, Box]:
+    """Regions of all maps that a box of the last vertex's map needs, back to the vertex `start` and what that reads: one walk for
+    all blocks with this last vertex (`stack_candidates.py` has left out those for which it would not do)."""
+    regions = {last: box}
+    for v in range(last, start - 1, -1):
+        spatial = graph[v].spatial
+        if v in regions and spatial is not None:
+            for u in graph[v].inputs:
+                part = needed(spatial, regions[v], graph[u].rows, graph[u].columns)
+                regions[u] = union(regions[u], part) if u in regions else part
+    return regions
 
 
 class Aofl(Tiler):
