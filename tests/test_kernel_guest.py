@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from testbed.errors import RunError, ScenarioError
-from testbed.kernel import cache, guest
+from testbed.kernel import cache, guest, spool
 from testbed.kernel.cache import Kernel
 from testbed.kernel.guest import Job, JobError, Limits, Outcome
 
@@ -133,7 +134,7 @@ guest.run(cache.installed(), guest.Job("kernel_jobs:children", memory_mib=512), 
 """
 
 
-def test_when_the_host_side_is_killed_the_guest_dies_with_everything_in_it(tmp_path):
+def test_when_the_host_side_is_killed_the_guest_dies_with_everything_in_it_and_the_next_run_clears_up(tmp_path, monkeypatch):
     kernel = cache.installed()
     assert kernel is not None
     before = processes_of(kernel.program)
@@ -147,9 +148,15 @@ def test_when_the_host_side_is_killed_the_guest_dies_with_everything_in_it(tmp_p
     with host, host.stdout:
         assert host.stdout.readline() == b"forked\n"
         assert len(processes_of(kernel.program) - before) > 3
+        assert spool.sweep(tmp_path) == []
         host.send_signal(signal.SIGKILL)
         host.wait()
     until(lambda: not processes_of(kernel.program) - before)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith("d3-vkernel-")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run("echo")
+    assert list(tmp_path.iterdir()) == []
 
 
 def interpreter_for_all() -> str:

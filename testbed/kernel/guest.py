@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from testbed import errors
 from testbed.errors import AgentError, BackendError, RunError, TestbedError
 from testbed.kernel import inside
 from testbed.kernel.cache import Kernel
+from testbed.kernel.spool import spool
 
 Fields = dict[str, Any]
 Listener = Callable[[Fields], None]
@@ -94,9 +96,8 @@ def run(kernel: Kernel, job: Job, listener: Listener | None = None, limits: Limi
     Raises the testbed's error that the job raised (JobError for any other), RunError for a guest that is stuck, runs too long
     or dies, BackendError where it cannot be booted; KeyboardInterrupt is passed on when the guest has ended.
     """
-    with tempfile.TemporaryDirectory(prefix="d3-guest-", ignore_cleanup_errors=True) as spool:
-        guest = _Guest(kernel, job, Path(spool).resolve(), limits or Limits(), listener or (lambda _event: None))
-        return guest.run()
+    with spool() as folder:
+        return _Guest(kernel, job, folder, limits or Limits(), listener or (lambda _event: None)).run()
 
 
 class _Guest:
@@ -186,7 +187,7 @@ class _Guest:
                     env=environment,
                     pass_fds=() if shared is None else (shared,),
                     start_new_session=True,  # Ctrl-C is for us; a group of its own can be ended as one
-                    preexec_fn=die_with_parent,
+                    preexec_fn=partial(_die_with, os.getpid()),
                 )
             except OSError as error:
                 raise BackendError(f"the kernel {self._kernel.program} cannot be started: {error.strerror}") from error
@@ -287,7 +288,7 @@ def _shared(files: Sequence[Path]) -> int:
     *places, end = offsets(files, end=True)
     if end >= 1 << 31:
         raise BackendError(f"all models together are {end >> 20} MiB; the guest can map 2047 MiB")
-    descriptor = os.memfd_create("d3-guest")
+    descriptor = os.memfd_create("d3-vkernel")
     for file, place in zip(files, places, strict=True):
         with file.open("rb") as source:
             os.lseek(descriptor, place, os.SEEK_SET)
@@ -335,6 +336,12 @@ def memory_folder(memory_mib: int) -> str:
             if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > memory_mib << 19:  # half of it will be touched
                 return folder
     return tempfile.gettempdir()
+
+
+def _die_with(parent: int) -> None:
+    die_with_parent()
+    if os.getppid() != parent:  # it died before it could be watched
+        os._exit(1)
 
 
 def _inherited() -> dict[str, str]:
