@@ -98,14 +98,15 @@ class GuestBackend(MininetBackend):
         """
 
         async def begin(session: Session) -> T:
-            loop = asyncio.get_running_loop()
-            await asyncio.sleep(1.0 - loop.time() % 1.0)
+            await asyncio.sleep(_to_whole_second())
             return await main(session)
 
         return super().run(scenario, begin)
 
     def start_inside(self, scenario: Scenario, channel: socket.socket, words: IO[bytes]) -> Child:
         """Fork the process that builds the network and serves `channel`, in a network namespace of its own."""
+
+        time.sleep(_to_whole_second())
 
         def serve() -> None:
             os.dup2(words.fileno(), 1)
@@ -180,6 +181,10 @@ def _child(function: Callable[[], None], keep: tuple[int, ...]) -> NoReturn:
     finally:
         sys.stdout.flush()
         os._exit(status)
+
+
+def _to_whole_second() -> float:
+    return 1.0 - time.monotonic() % 1.0
 
 
 def _zygote(theirs: socket.socket) -> Child:

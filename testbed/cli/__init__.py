@@ -19,6 +19,7 @@ from testbed.cli import traces as traces
 from testbed.cli import verify as verify
 from testbed.cli import verify_backends as verify_backends
 from testbed.cli import verify_links as verify_links
+from testbed.cli import verify_repeat as verify_repeat
 from testbed.cli.app import app
 from testbed.cli.console import WIDE, Tracebacks, out
 

@@ -41,9 +41,17 @@ MEMORY_MIB = 4096
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
 """Page faults are what is slow in the guest: glibc shall keep memory that torch has given back."""
 
-ENVIRONMENT = {**ALLOCATOR, "PYTHONMALLOC": "malloc", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    **ALLOCATOR,
+    "PYTHONMALLOC": "malloc",
+    "PYTHONHASHSEED": "0",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 """One thread each: a thread that spins while it waits would wait for ever, because time does not move while something runs.
-Python takes its memory from the same heap as torch, which can be had in one piece (see `testbed.backends.vkernel_guest`)."""
+Python takes its memory from the same heap as torch, which can be had in one piece (see `testbed.backends.vkernel_heap`). A set is
+gone through in the same order in every run."""
 
 _INHERITED = ("HOME", "PATH", "LANG", "LC_ALL", "XDG_CACHE_HOME", "USER", "LOGNAME")
 _POLL_S = 0.02
