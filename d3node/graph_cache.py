@@ -25,6 +25,14 @@ CODE = ("graph", "instructions", "operators", "reading", "capture", "zoo", "bran
 """Modules of this package whose text decides what a graph looks like."""
 
 
+_HELD: dict[str, LayerGraph] = {}
+
+
+def hold(source: str, graph: LayerGraph) -> None:
+    """Answer for a model from memory in this process from now on: another process has looked, and nobody else need."""
+    _HELD[source] = graph
+
+
 def folder() -> Path:
     """Where entries are kept."""
     base = os.environ.get("XDG_CACHE_HOME")
@@ -46,6 +54,8 @@ def key(source: str) -> str:
 
 def get(source: str) -> LayerGraph | None:
     """The cached graph of a model, or None; an unreadable entry counts as none. Raises ModelError for an unknown name."""
+    if source in _HELD:
+        return _HELD[source]
     entry = folder() / f"{key(source)}.json"
     try:
         return LayerGraph.from_json(entry.read_text())
@@ -64,6 +74,7 @@ def put(source: str, graph: LayerGraph) -> None:
         try:
             with os.fdopen(handle, "w") as file:
                 file.write(graph.to_json())
+            os.chmod(temporary, 0o644)
             os.replace(temporary, folder() / f"{key(source)}.json")
         except BaseException:
             with suppress(OSError):

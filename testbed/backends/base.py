@@ -74,6 +74,15 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class Settles(Protocol):
+    """A session under a clock whose ticks can show in the results."""
+
+    async def settle(self) -> None:
+        """Wait until these ticks lie as they did when any other measurement began."""
+        ...
+
+
 @dataclass(frozen=True)
 class Support:
     """Whether a backend can run a scenario here; if not, why, and the ways out."""

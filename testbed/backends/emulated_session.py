@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -35,7 +35,16 @@ _LINE_BYTES = 1 << 24
 class EmulatedSession:
     """A started network. Also offers what tests and reports need beside `Session`: `memory`, `kill`, `deaths`."""
 
-    def __init__(self, spec: EmulationSpec, time_scale: float, root: Path, secret: bytes, port: int) -> None:
+    def __init__(
+        self,
+        spec: EmulationSpec,
+        time_scale: float,
+        root: Path,
+        secret: bytes,
+        port: int,
+        settle: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._settle = settle
         self.layout = spec.network.layout
         self.deaths: dict[str, str] = {}
         self._spec = spec
@@ -125,6 +134,11 @@ class EmulatedSession:
         wall = scaled(state, self._scale)
         await self._ask("apply", link=link, direction=direction, **asdict(wall))
         self._budget.change((link, direction), wall.rate_bps, asyncio.get_running_loop().time() * self._scale)
+
+    async def settle(self) -> None:
+        """Wait for what the backend wants to be waited for before something is measured; most want nothing."""
+        if self._settle is not None:
+            await self._settle()
 
     async def counters(self) -> dict[tuple[str, Direction], LinkCounters]:
         """Class counters of the kernel."""

@@ -129,7 +129,7 @@ class MininetBackend:
                 ours.close()
                 raise
             try:
-                session = EmulatedSession(spec, scenario.run.time_scale, inside.root, secret, DATA_PORT)
+                session = EmulatedSession(spec, scenario.run.time_scale, inside.root, secret, DATA_PORT, self.settle)
                 await session.open(ours, lambda: _tail(words))
                 task = asyncio.ensure_future(main(session))
                 watch = asyncio.ensure_future(session.ended())
@@ -147,6 +147,9 @@ class MininetBackend:
                     await session.close()
             finally:
                 inside.kill()
+
+    async def settle(self) -> None:
+        """Awaited before something is measured."""
 
     def start_inside(self, scenario: Scenario, channel: socket.socket, words: IO[bytes]) -> Inside:
         """Start the process that builds the network and serves `channel`; what it writes goes to `words`."""

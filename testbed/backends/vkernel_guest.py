@@ -91,17 +91,21 @@ class GuestBackend(MininetBackend):
         return replace(found, agents=replace(found.agents, configs=configs, models=models, threads=1))
 
     def run(self, scenario: Scenario, main: Callable[[Session], Awaitable[T]]) -> T:
-        """As on this machine, but `main` begins at a whole second of virtual time.
-
-        TCP's timers (delayed acknowledgements, retransmissions) end at ticks of the kernel, 10 ms apart. Where these lie must not
-        depend on how long it took to build the network, or what is lost would differ from run to run.
-        """
+        """As on this machine, but `main` begins at a whole second of virtual time; see `settle`."""
 
         async def begin(session: Session) -> T:
-            await asyncio.sleep(_to_whole_second())
+            await self.settle()
             return await main(session)
 
         return super().run(scenario, begin)
+
+    async def settle(self) -> None:
+        """Sleep until a whole second of virtual time.
+
+        TCP's timers (delayed acknowledgements, retransmissions) end at ticks of the kernel, 10 ms apart. Where these lie must not
+        depend on what has taken how long before, or acknowledgements and losses would differ from run to run.
+        """
+        await asyncio.sleep(_to_whole_second())
 
     def start_inside(self, scenario: Scenario, channel: socket.socket, words: IO[bytes]) -> Child:
         """Fork the process that builds the network and serves `channel`, in a network namespace of its own."""

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from d3node import graph_cache
+from d3node.graph import LayerGraph
+from d3node.model import ModelSpec, load_graph
 from testbed.backends.base import Carried, Carrier
 from testbed.errors import InputError, TestbedError
 from testbed.kernel import stopwatch
@@ -34,6 +37,7 @@ def run(scenario: Scenario, backend: Carrier, out_dir: Path | str, listener: Lis
     capture_dir = getattr(backend, "capture_dir", None)
     arguments = {
         "scenario": to_plain(scenario),
+        "graphs": {name: load_graph(_spec(scenario, name)).to_json() for name in scenario.model.names},
         "folder": str(folder),
         "ticks_per_s": stopwatch.ticks_per_s(),
         "capture_dir": None if capture_dir is None else str(Path(capture_dir).resolve()),
@@ -54,6 +58,10 @@ def run(scenario: Scenario, backend: Carrier, out_dir: Path | str, listener: Lis
     finally:
         _complete(folder, started, reason, facts, marks)
     return summarise(folder)
+
+
+def _spec(scenario: Scenario, name: str) -> ModelSpec:
+    return ModelSpec(name, scenario.model.seed, scenario.model.weights.get(name))
 
 
 class _Marks:
@@ -106,8 +114,11 @@ def inside(
     capture_dir: str | None,
     models: dict[str, str],
     ticks_per_s: float,
+    graphs: dict[str, str],
 ) -> str:
     """Where the clock is: the experiment with its events sent on; the verdict."""
+    for name, text in graphs.items():
+        graph_cache.hold(name, LayerGraph.from_json(text))
     from testbed.backends import vkernel_guest
     from testbed.orchestrator import experiment
 

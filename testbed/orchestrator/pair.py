@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from d3node.errors import NodeError
-from testbed.backends.base import LinkCounters, Session
+from testbed.backends.base import LinkCounters, Session, Settles
 from testbed.costs.network import MESSAGE_HEADER_BYTES
 from testbed.errors import AgentError, RunError, TestbedError
 from testbed.orchestrator import joint, rows
@@ -80,6 +80,9 @@ class PairRun:
         stage = self._stage
         stage.facts.append(self.facts)
         await stage.replay.reset()
+        if isinstance(stage.session, Settles):
+            await stage.session.settle()
+            self._start = self._loop.time()
         before = await stage.session.counters()
         planning = self._scenario.planning
         self._observer = Observer(self._model, stage.truth, self._ledger, planning.knowledge, planning.smoothing)

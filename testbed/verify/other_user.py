@@ -37,6 +37,7 @@ def run_again(first: Path, backend: str, folder: Path, uid: int) -> None:
     command = [sys.executable, "-m", "testbed.cli", "run", str(first), "--backend", backend, "--out", str(folder)]
     done = subprocess.run(
         [sys.executable, "-m", __name__, str(uid), *dict.fromkeys(reachable), "--", *command],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

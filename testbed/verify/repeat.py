@@ -136,7 +136,7 @@ def _unequal_totals(first: Path, other: Path) -> Iterator[str]:
 
 
 def _unequal_decisions(first: Path, other: Path) -> Iterator[str]:
-    ours, theirs = ([json.loads(line) for line in (folder / "plans.jsonl").open(encoding="utf-8")] for folder in (first, other))
+    ours, theirs = (_lines(folder / "plans.jsonl") for folder in (first, other))
     if len(ours) != len(theirs):
         yield f"{len(ours)} and {len(theirs)} decisions of planners"
         return
@@ -155,6 +155,10 @@ def _byte_columns(row: Row) -> list[str]:
 def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _keyed(rows: Sequence[dict[str, str]], names: Sequence[str]) -> dict[tuple[str, ...], dict[str, str]]:
