@@ -10,6 +10,7 @@ from orchestration import scenario
 from planner_problems import HOSTS, random_problem, spatial_problem
 
 from d3node.graph import LayerGraph, Vertex
+from testbed.costs.table import Costs, TierCosts
 from testbed.errors import CapacityError, PlannerError
 from testbed.orchestrator.world import prepare
 from testbed.planners.base import Problem
@@ -17,6 +18,8 @@ from testbed.planners.capacitated import Capacitated, within_capacities
 from testbed.planners.cpsat import EFFORT
 from testbed.planners.exhaustive import Exhaustive
 from testbed.planners.hpa import Hpa
+from testbed.planners.level_cuts import MOST, is_chain, level_cuts, ranks_of
+from testbed.planners.loads import cost
 from testbed.planners.memory import check_capacities, held_bytes, host_needs, tier_needs
 from testbed.planners.optimal import Optimal
 from testbed.planners.options import read
@@ -171,3 +174,24 @@ def test_limits_of_a_scenario_reach_the_planners():
     assert forecast.problem.capacities == world.capacities
     needs = host_needs(forecast.problem, forecast.decision.plan)
     assert needs.get("e1") is None or needs["e1"].total <= 3e5
+
+
+def test_a_deep_graph_is_cut_at_some_of_its_layers():
+    """Beyond `MOST` layers the pairs of cuts are thinned out, and nothing is called exact that is not."""
+    size = MOST + 150
+    base = random_problem(1, size=4)
+    vertices = [base.graph[0], *(Vertex(v, f"v{v}", "linear", (v - 1,), (1, 1), 1_000, 0, 10_000) for v in range(1, size))]
+    tiers = {
+        t: TierCosts((0.0,) * size, (0.0, *[s] * (size - 1))) for t, s in (("device", 6e-3), ("edge", 1e-3), ("cloud", 2e-3))
+    }
+    graph = LayerGraph("deep", tuple(vertices), (size - 1,))
+    problem = replace(base, graph=graph, costs=Costs(tiers), capacities={"e1": 3e6})  # type: ignore[arg-type]
+    priced = prices(problem)
+    table = level_cuts(priced, cost(priced))
+    assert table.shape == (MOST, MOST)
+    assert not is_chain(priced.facts)
+    for i, j in ((0, 0), (3, 200), (MOST - 1, MOST - 1)):
+        assert table[i, j] == pytest.approx(priced.objective(ranks_of(priced.facts, i, j)))
+    plan = Capacitated().plan(problem)
+    check_capacities(problem, plan.plan)
+    assert plan.plan.notes["gap"] < 0.2

@@ -6,7 +6,6 @@ additive resource (`loads.py`) is worked out for all pairs at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -17,23 +16,35 @@ from testbed.planners.prices import CLOUD, DEVICE, EDGE, GraphFacts, Prices
 
 Table = npt.NDArray[np.float64]
 
+MOST = 600
+"""Layers behind which is cut, at most."""
+
 
 def is_chain(known: GraphFacts) -> bool:
-    """Whether every graph layer has one vertex: then level cuts are all legal placements.
+    """Whether every graph layer has one vertex, and there are not too many: then level cuts are all legal placements.
 
     A vertex always reads the layer below its own, so with one vertex a layer one-way flow orders the tiers by layer.
     """
-    return all(len(layer) == 1 for layer in known.layers)
+    return len(known.layers) <= MOST and all(len(layer) == 1 for layer in known.layers)
+
+
+def positions(known: GraphFacts) -> npt.NDArray[np.int64]:
+    """Layers behind which is cut: all of them, or `MOST` spread evenly (a table has the square of that)."""
+    count = len(known.layers)
+    return np.unique(np.linspace(0, count - 1, min(count, MOST)).round().astype(np.int64))
 
 
 def ranks_of(known: GraphFacts, i: int, j: int) -> list[int]:
-    """The placement of one pair of cuts, i <= j."""
-    return [DEVICE if level <= i else EDGE if level <= j else CLOUD for level in known.levels]
+    """The placement of one pair of cuts, i <= j, counted in `positions`."""
+    at = positions(known)
+    low, high = int(at[i]), int(at[j])
+    return [DEVICE if level <= low else EDGE if level <= high else CLOUD for level in known.levels]
 
 
 def level_cuts(priced: Prices, resource: Resource) -> Table:
-    """`found[i, j]`: what the placement of (i, j) takes of a resource; infinite where j < i."""
+    """`found[i, j]`: what the placement of (i, j), counted in `positions`, takes of a resource; infinite where j < i."""
     known = priced.facts
+    at = positions(known)
     levels = np.asarray(known.levels)
     top = int(levels.max())
     last = np.array([max((known.levels[w] for w in consumers), default=-1) for consumers in known.consumers])
@@ -42,19 +53,10 @@ def level_cuts(priced: Prices, resource: Resource) -> Table:
     above = edge + cloud[-1] - cloud
     if priced.relay:
         up, across = _alive(levels, last, resource.up, top), _alive(levels, last, resource.across, top)
-        found = (own + up)[:, None] + (above + across)[None, :]
+        found = (own + up)[at, None] + (above + across)[None, at]
     else:
-        found = own[:, None] + above[None, :] + _direct(priced, resource, levels, last, top)
-    return cast(Table, np.where(np.tri(top + 1, k=-1, dtype=bool), np.inf, found))
-
-
-def best_of(priced: Prices, resources: Sequence[Resource], tie: Resource) -> tuple[list[int], float]:
-    """The pair of cuts with the smallest largest resource, `tie` deciding among equals; ranks and that value."""
-    worst = np.max([level_cuts(priced, resource) for resource in resources], axis=0)
-    value = float(worst.min())
-    among = np.where(worst <= value * (1.0 + 1e-12), level_cuts(priced, tie), np.inf)
-    i, j = np.unravel_index(int(np.argmin(among)), among.shape)
-    return ranks_of(priced.facts, int(i), int(j)), value
+        found = own[at, None] + above[None, at] + _direct(priced, resource, levels, last, at)
+    return cast(Table, np.where(np.tri(len(at), k=-1, dtype=bool), np.inf, found))
 
 
 def _to(levels: npt.NDArray[np.int64], row: Row, top: int) -> Row:
@@ -70,17 +72,20 @@ def _alive(levels: npt.NDArray[np.int64], last: npt.NDArray[np.int64], row: Row,
     return np.cumsum(begin - end)
 
 
-def _direct(priced: Prices, resource: Resource, levels: npt.NDArray[np.int64], last: npt.NDArray[np.int64], top: int) -> Table:
+def _direct(
+    priced: Prices, resource: Resource, levels: npt.NDArray[np.int64], last: npt.NDArray[np.int64], at: npt.NDArray[np.int64]
+) -> Table:
     """Transfers of all pairs with route "direct": a tensor goes to each tier that reads it, from where it was made."""
-    found = np.zeros((top + 1, top + 1))
+    top = int(levels.max())
+    found = np.zeros((len(at), len(at)))
     consumers = [np.array([priced.facts.levels[w] for w in each], dtype=np.int64) for each in priced.facts.consumers]
     across = _alive(levels, last, resource.across, top)
-    for i in range(top + 1):
+    for row, i in enumerate(at):
         low = np.flatnonzero((levels <= i) & (last > i))
         if len(low):
             following = np.array([consumers[u][consumers[u] > i].min() for u in low])
-            found[i] += np.cumsum(np.bincount(following, weights=resource.up[low], minlength=top + 1))
+            found[row] += np.cumsum(np.bincount(following, weights=resource.up[low], minlength=top + 1))[at]
             far = np.cumsum(np.bincount(last[low], weights=(resource.far - resource.across)[low], minlength=top + 1))
-            found[i] += (resource.far - resource.across)[low].sum() - far
-        found[i] += across
+            found[row] += (resource.far - resource.across)[low].sum() - far[at]
+        found[row] += across[at]
     return found

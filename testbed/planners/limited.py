@@ -25,6 +25,8 @@ from testbed.planners.prices import CLOUD, Prices
 
 PASSES = 5
 """Rounds over all vertices that hill climbing may take."""
+SMALL = 64
+"""Vertices up to which hill climbing tries all of them; beyond, those at a cut."""
 SLACK = 1e-6
 """Share by which a limit may be passed: prices are whole nanoseconds in the model."""
 
@@ -111,11 +113,14 @@ def improved(
     fits: Callable[[Sequence[int]], bool],
     passes: int = PASSES,
 ) -> list[int]:
-    """Hill climbing: one vertex to another tier, with what one-way flow makes follow, as long as the key falls and it fits."""
+    """Hill climbing: one vertex (in large graphs: one at a cut) to another tier, with what one-way flow makes follow, as long as
+    the key falls and it fits."""
     best, least = start, key(start)
     for _ in range(passes):
         before = least
         for v in range(1, len(graph)):
+            if len(graph) > SMALL and not _at_a_cut(graph, best, v):
+                continue
             for rank in range(3):
                 if rank != best[v]:
                     ranks = moved(graph, best, v, rank)
@@ -125,6 +130,10 @@ def improved(
         if least == before:
             break
     return best
+
+
+def _at_a_cut(graph: LayerGraph, ranks: Sequence[int], v: int) -> bool:
+    return any(ranks[w] != ranks[v] for w in (*graph[v].inputs, *graph.successors[v]))
 
 
 def moved(graph: LayerGraph, ranks: Sequence[int], v: int, rank: int) -> list[int]:
