@@ -192,6 +192,10 @@ class Lead(Request):
         fields = self.fields(vertex=self.epoch.plan.exits[exit_].vertex, exit=exit_, absent=absent)
         self.post(self.epoch.device, Message("answer", fields, (payload,)))
 
+    def falls_back(self) -> bool:
+        """Whether an exit that is not sure answers all the same, because it is too late for any other."""
+        return False
+
     def stop(self, awaited: int) -> None:
         """Compute nothing more; so many tensors are still on their way here."""
         self._next, self.awaited = len(self.epoch.steps), awaited
@@ -496,6 +500,9 @@ class Origin(Lead):
         self.gate.stopped = True
         self.conclude(number, payload, [], fallback=True)
         return True
+
+    def falls_back(self) -> bool:
+        return self._overdue and self.fall_back()
 
     def _insure(self) -> None:
         self._overdue = not self.fall_back()

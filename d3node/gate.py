@@ -72,6 +72,7 @@ class Gate:
         elif not isinstance(what, dict):
             raise ProtocolError("how a tensor is coded must be told in a map")
         self._arrived.add(vertex)
+        self.absent.update(str(host) for host in message.fields.get("absent", ()))
         lead.awaited -= 1
         lead.note_transfer(peer, message, vertex=vertex)
         self._watch()
@@ -110,7 +111,9 @@ class Gate:
             self._post(host, vertex, *coded)
 
     def _post(self, host: str, vertex: int, payload: Payload, what: dict[str, Any]) -> None:
-        more = {} if what["name"] == "float32" else {"codec": what}
+        more: dict[str, Any] = {} if what["name"] == "float32" else {"codec": what}
+        if self.absent:
+            more["absent"] = sorted(self.absent)
         fields = self._lead.fields(vertex=vertex, device=self._epoch.device, **more)
         self._lead.post(host, Message("tensor", fields, (payload,)))
 
@@ -136,6 +139,8 @@ class Gate:
         else:
             ends = exit_.answers(score(payload, exit_.metric))
         self.insurance = (number, payload)
+        if not ends and self._lead.falls_back():
+            return
         device = self._epoch.device
         for host in self._epoch.tells.get(number, ()):
             if not (ends and host == device) and host not in self._lost:

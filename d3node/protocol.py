@@ -43,7 +43,8 @@ Data plane (agent -> agent, on the shaped links; one connection per ordered pair
 | kind      | fields                                  | payloads                                     |
 |-----------|-----------------------------------------|----------------------------------------------|
 | hello     | host (first message of a connection)    |                                              |
-| tensor    | request, epoch, vertex, device, codec   | the tensor (codec: map, where it is coded)   |
+| tensor    | request, epoch, vertex, device, codec,  | the tensor (codec: map, where it is coded;   |
+|           | absent                                  | absent: devices that were not waited for)    |
 | decided   | request, epoch, exit, verdict           | (stop or pass: to who waits for an exit)     |
 | tile      | request, epoch, stack, tile, leader     | read regions, by ascending vertex            |
 | tile_done | request, epoch, stack, tile             | the tile of the output map                   |

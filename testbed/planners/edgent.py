@@ -68,8 +68,10 @@ class Edgent:
             candidates = []
             for cut in range(len(main) + 1):
                 ranks = cut_ranks(graph, main, cut, rear)
-                own = Exit(outputs[number], local=ranks[outputs[number]] == DEVICE)
-                plan = replace(make_plan(self.name, problem, ranks), exits=(own,))
+                plan = make_plan(self.name, problem, ranks)
+                if len(outputs) > 1:  # a network with one output is cut, and stays lossless
+                    own = Exit(outputs[number], local=ranks[outputs[number]] == DEVICE)
+                    plan = replace(plan, exits=(own,))
                 candidates.append(Size(number, cut, critical_path(problem, plan).latency_s, plan))
             found.append(min(candidates, key=lambda size: size.latency_s))
         return found
