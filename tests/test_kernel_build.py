@@ -110,6 +110,63 @@ def test_other_machines_are_told_so(monkeypatch: pytest.MonkeyPatch, machine: st
     assert "x86-64 Linux only" in building.missing_tools()[0]
 
 
+UBUNTU = {
+    "linux-source": ("installed", "6.8.0-48.48", "linux-source-6.8.0"),
+    "linux-source-6.8.0": ("installed", "6.8.0-48.48", "binutils, bzip2, coreutils"),
+}
+
+
+def ubuntu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str = GOOD) -> Path:
+    """A made-up /usr/src as Ubuntu's packages leave it, and a `dpkg-query` that knows them; the archive."""
+    place = tmp_path / "usr" / "src"
+    name = "linux-source-6.8.0"
+    inner = tree(tmp_path / name, recipe)
+    (place / name).mkdir(parents=True)
+    packed = place / name / f"{name}.tar.bz2"
+    with tarfile.open(packed, "w:bz2") as file:
+        file.add(inner, name)
+    monkeypatch.setattr(source, "PLACE", place)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    answers = "".join(f"    {package}) printf '%s' '{' '.join(said)}';;\n" for package, said in UBUNTU.items())
+    script = f'#!/bin/sh\nfor last; do :; done\ncase "$last" in\n{answers}    *) echo "no packages found" >&2; exit 1;;\nesac\n'
+    (programs / "dpkg-query").write_text(script)
+    (programs / "dpkg-query").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    return packed
+
+
+@pytest.mark.parametrize("asked", [None, "linux-source", "linux-source-6.8.0"])
+def test_ubuntus_packages_are_found_where_they_put_their_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None
+):
+    packed = ubuntu(tmp_path, monkeypatch)
+    assert source.find(asked, lambda _text: None, install=False) == source.Source(packed, "6.8.0")
+    link = source.PLACE / packed.name
+    link.symlink_to(packed)
+    found = source.find(asked, lambda _text: None, install=False)
+    assert found.path.samefile(packed)
+    assert found.version == "6.8.0"
+
+
+def test_a_package_that_holds_another_version_than_its_name_is_built_once(
+    tmp_path: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ubuntu(tmp_path, monkeypatch)
+    given = source.find("linux-source", lambda _text: None, install=False)
+    kernel, fresh = building.build(given, silent, jobs=1)
+    assert fresh
+    assert (kernel.version, kernel.facts["source_version"]) == ("6.99.7", "6.8.0")
+    assert building.build(given, silent) == (kernel, False)
+
+
+def test_what_unpacks_an_archive_is_among_the_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(building.shutil, "which", lambda name: None if name == "bzip2" else f"/usr/bin/{name}")
+    assert building.missing_tools(source.Source(tmp_path / "linux.tar.xz", "6.8")) == []
+    words = "to build the kernel, bzip2 must be installed: sudo apt-get install bzip2"
+    assert building.missing_tools(source.Source(tmp_path / "linux.tar.bz2", "6.8")) == [words]
+
+
 def test_what_is_no_source_is_refused(tmp_path: Path):
     (tmp_path / "linux.zip").write_text("")
     for wanted, words in (

@@ -27,6 +27,9 @@ from testbed.kernel.source import Source, tree_version
 TOOLS = {"gcc": "gcc", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc", "tar": "tar", "xz": "xz-utils"}
 """Programs that a build needs, and the Debian/Ubuntu package of each."""
 
+UNPACKERS = {".bz2": {"bzip2": "bzip2"}, ".gz": {"gzip": "gzip"}, ".zst": {"zstd": "zstd"}}
+"""What `tar` needs beside these for archives of some names (Ubuntu's is a .tar.bz2)."""
+
 STEPS = 1270
 """Lines that `make` prints for 6.12 with this configuration, for the progress bar."""
 
@@ -40,14 +43,17 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how much of how much is done."""
 
 
-def missing_tools() -> list[str]:
-    """Sentences about what is missing for a build here; empty if nothing is."""
+def missing_tools(source: Source | None = None) -> list[str]:
+    """Sentences about what is missing for a build here (of this source, where it is known); empty if nothing is."""
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         return [f"the time-travel kernel runs on x86-64 Linux only; this is {platform.system()} on {platform.machine()}"]
-    wanting = [name for name in TOOLS if shutil.which(name) is None]
+    tools = TOOLS
+    if source is not None and not source.is_tree:
+        tools = {**TOOLS, **UNPACKERS.get(source.path.suffix, {})}
+    wanting = [name for name in tools if shutil.which(name) is None]
     lines = []
     if wanting:
-        packages = " ".join(TOOLS[name] for name in wanting)
+        packages = " ".join(tools[name] for name in wanting)
         lines.append(f"to build the kernel, {', '.join(wanting)} must be installed: sudo apt-get install {packages}")
     if not Path("/usr/include/stdio.h").exists() and "gcc" not in wanting:
         lines.append("to build the kernel, the C library's headers must be installed: sudo apt-get install libc6-dev")
@@ -70,10 +76,9 @@ def build(
             f"the cache {root} cannot be made: {error.strerror}; set XDG_CACHE_HOME to a folder of yours"
         ) from error
     with _locked(root, progress):
-        target = cache.folder(source.version)
-        if not rebuild and os.access(target / "linux", os.X_OK):
-            return Kernel(target), False
-        if problems := missing_tools():
+        if not rebuild and (built := cache.built_from(source.version)) is not None:
+            return built, False
+        if problems := missing_tools(source):
             raise BackendError("\n".join(problems))
         if (free := shutil.disk_usage(root).free) < NEEDED_BYTES:
             raise BackendError(f"building needs {NEEDED_BYTES >> 20} MiB in {root}; {free >> 20} MiB are free")
@@ -134,6 +139,7 @@ class _Build:
             "version": self.version,
             "config_hash": cache.config_hash(),
             "source": str(self._source.path),
+            "source_version": self._source.version,
             "build_s": round(time.monotonic() - self._start, 1),
             "jobs": self._jobs,
             "compiler": compiler[0] if compiler else "unknown",

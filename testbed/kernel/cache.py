@@ -79,6 +79,15 @@ def folder(version: str) -> Path:
     return root() / f"{version}-{config_hash()}"
 
 
+def built_from(version: str) -> Kernel | None:
+    """The kernel that was built from a source of that name with today's configuration, or None.
+
+    A package may be called otherwise than what is in it: Ubuntu's 6.8.0 holds some 6.8.12.
+    """
+    found = [Kernel(path) for path in root().glob(f"*-{config_hash()}") if os.access(path / "linux", os.X_OK)]
+    return next((kernel for kernel in found if version in (kernel.version, kernel.facts.get("source_version"))), None)
+
+
 def installed() -> Kernel | None:
     """The newest kernel that was built with today's configuration, or None."""
     try:

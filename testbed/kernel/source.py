@@ -87,7 +87,26 @@ def _given(path: Path) -> Source:
 
 
 def _archive(package: str) -> Source | None:
-    """The archive that an installed package has put into /usr/src, the newest if there are several."""
+    """The archive that an installed package has put into /usr/src.
+
+    Debian has /usr/src/NAME.tar.xz. Ubuntu's `linux-source` holds nothing and depends on the real one (linux-source-6.8.0, say),
+    which has /usr/src/NAME/NAME.tar.bz2, most often with a link to it in /usr/src.
+    """
+    shown = _installed(package)
+    if shown is None:
+        return None
+    own, depends = shown
+    for name in dict.fromkeys([package, *re.findall(r"linux-source-[0-9.]*[0-9]", depends)]):
+        for suffix in _SUFFIXES:
+            for place in (PLACE / f"{name}{suffix}", PLACE / name / f"{name}{suffix}"):
+                if place.is_file():
+                    real = _installed(name) if name != package else None
+                    return Source(place, _plain(own if real is None else real[0]))
+    return None
+
+
+def _installed(package: str) -> tuple[str, str] | None:
+    """Version and dependencies of a package, None if it is not installed."""
     if shutil.which("dpkg-query") is None:
         return None
     shown = subprocess.run(
@@ -97,13 +116,7 @@ def _archive(package: str) -> Source | None:
     if shown.returncode != 0 or status != "installed":
         return None
     version, _, depends = rest.partition(" ")
-    names = [package, *re.findall(r"linux-source-[0-9.]+", depends)]  # Ubuntu's linux-source only points at the real one
-    for name in names:
-        for suffix in _SUFFIXES:
-            for place in (PLACE / f"{name}{suffix}", PLACE / name / f"{name}{suffix}"):
-                if place.is_file():
-                    return Source(place, _plain(version))
-    return None
+    return version, depends
 
 
 def _candidate(package: str) -> bool:
