@@ -463,7 +463,7 @@ def test_two_devices_and_slowing_hosts_give_the_same_bytes_every_time(tmp_path: 
         "alexnet",
         topology={"devices": 2, "edges": 4},
         hosts=hosts,
-        requests={"count": 3, "arrival": "poisson", "rate": "2 /s"},
+        requests={"count": 2, "warmup": 0, "arrival": "poisson", "rate": "2 /s"},
         planning={"planners": list(TILERS)},
     )
     for name in ("a", "b"):
