@@ -121,3 +121,22 @@ class Connection:
         self.sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sender.close()
         self.receiver.shutdown(socket.SHUT_RD)
+
+
+class Arrived:
+    """Counts the bytes of all frames that a host has received; a look at it costs one read of a file."""
+
+    def __init__(self, namespace: Path) -> None:
+        with within(namespace):
+            self._file = open("/proc/thread-self/net/dev", "rb", buffering=0)  # noqa: SIM115 (it stays that namespace's)
+
+    @property
+    def bytes(self) -> int:
+        """Total since the host began."""
+        self._file.seek(0)
+        lines = (line.split(b":") for line in self._file.read().splitlines() if b":" in line)
+        return sum(int(fields.split()[0]) for name, fields in lines if name.strip() != b"lo")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()

@@ -1,7 +1,7 @@
 """How well a link follows a trace: a greedy flow while the orchestrator's own replay changes the link, against the trace.
 
 What the link delivers in a window is compared with what the trace allows in it, in payload bytes (1448 of every 1514 of a frame).
-It is counted where frames leave the next link for the receiving host: a program that reads a TCP stream gets nothing for a while
+It is counted by the receiving host's interface: a program that reads a TCP stream gets nothing for a while
 when one frame is missing, and a lot at once when it was sent again, which is no property of the link (what it read in all is
 reported too). Outages are windows of their own: nothing may be delivered in them but what was on its way. The measuring runs
 where the network is (in the time-travel kernel as a job); `run` is the side that asks for it.
@@ -33,7 +33,7 @@ from testbed.scenario.links import ResolvedLink, links_of
 from testbed.scenario.schema import Scenario
 from testbed.scenario.state import LinkState
 from testbed.verify.bare import LINK, SOURCE, TARGET, BareGuest, BareMininet, scenario
-from testbed.verify.flows import Connection
+from testbed.verify.flows import Arrived, Connection
 from testbed.verify.links import GUEST_MIB, Listener, installed
 from topologies.addresses import address
 
@@ -45,7 +45,6 @@ WARM_UP_S = 5.0
 """How long the flow runs at the trace's mean rate before the replay starts, so that slow start is not held against the link."""
 
 BACKENDS = ("vkernel", "mininet")
-NEXT_LINK = "core-c1"
 _PAYLOAD = SEGMENT_PAYLOAD / (SEGMENT_PAYLOAD + FRAME_OVERHEAD)
 
 
@@ -197,7 +196,9 @@ async def follow(session: Any, wanted: Scenario, seconds: float) -> Followed:
     await session.apply_link(LINK, "up", LinkState(sum(rates) / len(rates), link.up.delay_s))
     congestion = wanted.network.congestion_control
     where = address(session.layout, TARGET, SOURCE)
-    connection = Connection.open(await session.namespaces(), SOURCE, TARGET, where, congestion)
+    namespaces = await session.namespaces()
+    arrived = Arrived(namespaces[TARGET])
+    connection = Connection.open(namespaces, SOURCE, TARGET, where, congestion)
     congestion = connection.congestion
     flow = threading.Thread(
         target=connection.greedy, args=(WARM_UP_S + seconds + link.up.delay_s, lambda *read: reads.append(read))
@@ -214,11 +215,12 @@ async def follow(session: Any, wanted: Scenario, seconds: float) -> Followed:
     counted = []
     for k in range(len(allowed) + 1):
         await sleep_until(begin + k * WINDOW_S)
-        counted.append((await session.counters())[NEXT_LINK, "up"].wire_bytes)
+        counted.append(arrived.bytes)
     after, resent = (await session.counters())[LINK, "up"], connection.resent - resent
     replaying.cancel()
     await asyncio.gather(replaying, return_exceptions=True)
     await loop.run_in_executor(None, flow.join)
+    arrived.close()
     delivered = [(last - first) * _PAYLOAD for first, last in pairwise(counted)]
     shut = [k for k, bytes_ in enumerate(allowed) if bytes_ == 0.0]
     return Followed(
