@@ -53,7 +53,7 @@ class Followed:
     """One trace: payload bytes allowed and delivered in each window, and how late its steps were in force.
 
     `outage_bytes`: delivered in windows in which the link was shut throughout; up to `on_the_wire_bytes` for each outage had left
-    the queue when it began. `read_bytes`: what the receiving program read meanwhile. `frames` were counted by the link,
+    the queue when it began (a frame on the wire, one that HTB lets go ahead of its tokens, one that the closing gate lets through). `read_bytes`: what the receiving program read meanwhile. `frames` were counted by the link,
     `dropped_frames` by its queue.
     """
 
@@ -235,7 +235,7 @@ async def follow(session: Any, wanted: Scenario, seconds: float) -> Followed:
         outages=sum(1 for k in shut if k - 1 not in shut),
         outage_bytes=int(sum(delivered[k] for k in shut)),
         read_bytes=sum(count for moment, count in reads if begin <= moment < begin + seconds),
-        on_the_wire_bytes=2 * SEGMENT_PAYLOAD + burst_bytes(max(rates)),
+        on_the_wire_bytes=3 * SEGMENT_PAYLOAD + burst_bytes(max(rates)),
         frames=after.packets - before.packets,
         dropped_frames=after.drops - before.drops,
         resent_segments=resent,
