@@ -53,8 +53,9 @@ class Followed:
     """One trace: payload bytes allowed and delivered in each window, and how late its steps were in force.
 
     `outage_bytes`: delivered in windows in which the link was shut throughout; up to `on_the_wire_bytes` for each outage had left
-    the queue when it began (a frame on the wire, one that HTB lets go ahead of its tokens, one that the closing gate lets through). `read_bytes`: what the receiving program read meanwhile. `frames` were counted by the link,
-    `dropped_frames` by its queue.
+    the queue when it began (a frame on the wire, one that HTB lets go ahead of its tokens, one that the closing gate lets
+    through). `read_bytes`: what the receiving program read meanwhile. `frames` were counted by the link, `dropped_frames` by its
+    queue.
     """
 
     trace: str
