@@ -1,4 +1,7 @@
-"""A host as a single server: one computation at a time, first come first served, across requests and tiles.
+"""A host as a single server: one computation at a time, the requests first come first served.
+
+A request of several steps keeps its place: a step that becomes ready goes before those of requests that came to this host later.
+Were the steps themselves served as they come, requests would finish together and late, and a busy host would hold many halves.
 
 Takes time in the two ways of DESIGN.md ("modelled": until the given seconds at the current CPU share have passed; "measured": as
 long as the work itself). What a computation is, and what follows from it, is the caller's.
@@ -11,13 +14,18 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
 from typing import Any, Protocol
 
 
 class Owner(Protocol):
-    """Whose work it is; the work of an ended owner is not started."""
+    """Whose work it is; the work of an ended owner is not started. `created`: when this host first heard of it."""
 
     ended: bool
+
+    @property
+    def created(self) -> float: ...
 
 
 @dataclass(slots=True)
@@ -66,7 +74,8 @@ class ComputeQueue:
         self.totals = ComputeTotals()
         self._loop = loop
         self._executor = executor
-        self._waiting: deque[Job] = deque()
+        self._waiting: list[tuple[float, int, Job]] = []
+        self._numbers = count()
         self._job: Job | None = None
         self._working = False
         self._share = 1.0
@@ -78,7 +87,7 @@ class ComputeQueue:
     def submit(self, job: Job) -> None:
         """Queue a computation; `job.done(job)` is called when it is over, unless its owner ended before it began."""
         job.queued_at = self._loop.time()
-        self._waiting.append(job)
+        heappush(self._waiting, (job.owner.created, next(self._numbers), job))
         if self._job is None:
             self._next()
 
@@ -117,7 +126,7 @@ class ComputeQueue:
 
     def _next(self) -> None:
         while self._waiting and self._job is None:
-            job = self._waiting.popleft()
+            job = heappop(self._waiting)[2]
             if not job.owner.ended:
                 self._start(job)
 

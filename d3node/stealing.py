@@ -94,6 +94,11 @@ class Thief:
             self._current = None
             self._seek()
 
+    @property
+    def created(self) -> float:
+        """As old as the oldest request with tiles to take."""
+        return min((offer.owner.created for offer in self._offers), default=0.0)
+
     def done(self, offer: Offer) -> None:
         """The tile that was taken is computed."""
         offer.working = False

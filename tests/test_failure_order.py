@@ -42,7 +42,7 @@ def epoch(device: str, helpers: list[str]) -> Any:
 
 def lead(world: Requests) -> Lead:
     made = Lead.__new__(Lead)
-    made.epoch, made.key, made.ended = epoch("d1", MANY[::-1]), (1, 1), False
+    made.epoch, made.key, made.ended, made.gate = epoch("d1", MANY[::-1]), (1, 1), False, None
     made.report = lambda: Message("report", {})  # type: ignore[method-assign]
     made.fields = lambda **more: dict(more)  # type: ignore[assignment,method-assign]
     world._leads[made.key] = made
