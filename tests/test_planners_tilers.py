@@ -434,6 +434,25 @@ def test_a_run_takes_as_long_as_was_predicted(model: str, exchange: str, tmp_pat
         assert float(row["latency_s"]) == pytest.approx(told[row["planner"]], rel=0.06), row["planner"]
 
 
+def test_a_run_takes_as_long_as_was_predicted_where_messages_share_a_slow_link(tmp_path: Path) -> None:
+    """Six hosts on 40 Mbit/s: the leader sends to all of them at once, and nobody gets his message before the others."""
+    hosts = {"edge": {"profile": "raspberry-pi-4-tuned"}, "e3": {"speed": 0.5}, "e5": {"speed": 2.0}}
+    links = {
+        "access": {"rate": "84.95 Mbit/s"},
+        "lan": {"rate": "40 Mbit/s", "delay": "2 ms"},
+        "backbone": {"rate": "30 Mbit/s", "delay": "10 ms"},
+    }
+    planners = ["modnn", "aofl", "coedge", "deepthings"]
+    planning = {"planners": planners, "replan": "never", "knowledge": "true", "options": {"aofl_exchange": "borders"}}
+    known = edge_scenario(
+        "alexnet", topology={"edges": 6}, hosts=hosts, links=links, planning=planning, requests={"count": 1, "warmup": 2}
+    )
+    run(known, SimBackend(), tmp_path / "run")
+    told = predictions(tmp_path / "run")
+    for row in rows(tmp_path / "run"):
+        assert float(row["latency_s"]) == pytest.approx(told[row["planner"]], rel=0.05), row["planner"]
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"modnn_exchange": "maps", "aofl_exchange": "borders", "reuse": "off"}, {"stealing": "off", "edge_part": "hpa"}],
