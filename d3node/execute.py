@@ -149,7 +149,7 @@ class Lead(Request):
         self._tiles: dict[int, Payload] = {}
         self._tiles_left = 0
         self._chain: Supersteps | None = None
-        self._dealing: Dealing | None = None
+        self._dealings: dict[int, Dealing] = {}
         self._helping = 0
 
     def receive(self, peer: str, message: Message) -> None:
@@ -319,9 +319,9 @@ class Lead(Request):
         """A tile from another host. Raises ProtocolError unless it is one that is waited for, from the host that computes it."""
         stack, tile = message.fields["stack"], message.fields["tile"]
         step = self.epoch.steps[self._next] if self._running else None
-        if step is not None and step.pool is not None and self._dealing is not None:
+        if step is not None and step.pool is not None:
             self.note_transfer(peer, message, stack=stack, tile=tile)
-            self._gather(tile, self._dealing.returned(peer, stack, tile, message.payloads))
+            self._gather(tile, self._dealings[step.pool.index].returned(peer, stack, tile, message.payloads))
             return
         works = [] if step is None else [w for w in step.tiles if w.stack == stack and w.tile == tile and w.host == peer]
         if not works or tile in self._tiles or len(message.payloads) != 1:
@@ -410,14 +410,14 @@ class Lead(Request):
         self._helping += len(step.helpers)
         inputs = {v: self._have[v] for v in step.inputs}
         takes_part = any(tile.host == self.world.name for tile in step.tiles)
-        self._dealing = Dealing(self, work, step.helpers, takes_part, inputs, self._gather)
-        self._dealing.start()
+        dealing = self._dealings[work.index] = Dealing(self, work, step.helpers, takes_part, inputs, self._gather)
+        dealing.start()
 
     def asked(self, peer: str, message: Message) -> None:
         """A host asks for a tile, or says that it will not any more. Raises ProtocolError from one that was offered none."""
         stack = message.fields["stack"]
-        dealing = self._dealing
-        if dealing is None or dealing.work.index != stack or peer not in dealing.helpers:
+        dealing = self._dealings.get(stack)
+        if dealing is None or peer not in dealing.helpers:
             raise ProtocolError(f"{peer} was offered no tiles of stack {stack!r} by {self.world.name}")
         self.note_transfer(peer, message, stack=stack)
         if message.kind == "steal":

@@ -412,3 +412,20 @@ def test_a_host_with_tiles_of_its_own_does_not_steal_and_an_idle_one_does() -> N
         assert order["e2"].count(1) >= 6
 
     simulate(test, ("d1", "d2", "e1", "e2", "c1"), delay_s=0.001)
+
+
+def test_two_stacks_in_a_row_are_fetched_over_a_slow_network() -> None:
+    """What a host says about the first stack may arrive when the second is being dealt already."""
+
+    async def test(agents: Rig) -> None:
+        first, second = (
+            fetched(GRAPH, run, ("e1", "e2", "e3"), (2, 3), stealing=True, reuse=True).stacks[0] for run in ((1, 2), (3, 4))
+        )
+        plan = replace(three_way(GRAPH, 1, 1, 5), stacks=(first, second))
+        await install(agents, GRAPH, plan, {"e1": 0.001, "e2": 1.0, "e3": 1.0})
+        for request in range(3):
+            await submit(agents, request)
+        assert [e.kind for e in await agents.remotes["d1"].wait(3)] == ["done"] * 3
+        assert sum(tiles_of(await reports(agents, 3)).values()) == 3 * 12
+
+    simulate(test, delay_s=0.2)
