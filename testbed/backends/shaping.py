@@ -20,7 +20,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
 
-from testbed.backends import gate, netem
+from testbed.backends import gate, netem, queues
 from testbed.backends.netspec import FRAME_BYTES, burst_bytes
 from testbed.errors import BackendError
 from testbed.scenario.state import LinkState
@@ -117,7 +117,7 @@ class Shaper:
             raise BackendError(f"link {self.name!r}: delay, jitter and loss need the kernel module sch_netem, which is not here")
 
     def check(self, with_gate: bool = True) -> None:
-        """Raise BackendError unless the kernel's state is `self.state`. `with_gate`: look at the gate too (a slow dump)."""
+        """Raise BackendError unless the kernel's state is `self.state`. `with_gate`: look at the gate too."""
         outage = self.state.rate_bps < OUTAGE_BELOW_BPS
         if not outage:
             found = self._class_attributes("TCA_OPTIONS").get_attr("TCA_HTB_PARMS")
@@ -125,8 +125,7 @@ class Shaper:
             if (found["rate"], found["ceil"]) != (wanted, wanted):
                 raise BackendError(f"link {self.name!r}: asked for {wanted} B/s, the kernel holds {found['rate']} B/s")
         if with_gate:
-            gate = next(q for q in self._netlink.get_qdiscs(self._first) if q["handle"] == _GATE)
-            rate = gate.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")["rate"]
+            rate = queues.qdisc(self._first, _GATE).get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")["rate"]
             if rate != (_SHUT_BYTES_S if outage else _OPEN_BYTES_S):
                 wanted_gate = "shut" if outage else "open"
                 raise BackendError(f"link {self.name!r}: its gate should be {wanted_gate}, but lets {rate} B/s through")
@@ -160,11 +159,11 @@ class Shaper:
         return int(self._netem_found().get_attr("TCA_STATS2").get_attr("TCA_STATS_QUEUE")["drops"])
 
     def _netem_found(self) -> Any:
-        return next(q for q in self._netlink.get_qdiscs(self._second) if q["handle"] == _DELAY)
+        assert self._second is not None
+        return queues.qdisc(self._second, _DELAY)
 
     def _class_attributes(self, name: str) -> Any:
-        found = next(c for c in self._netlink.get_classes(self._first) if c["handle"] == _CLASS)
-        return found.get_attr(name)
+        return queues.tclass(self._first, _CLASS).get_attr(name)
 
     def _class(self, verb: str, rate: int) -> None:
         burst = self.burst(rate * 8.0)
