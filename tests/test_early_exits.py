@@ -262,13 +262,16 @@ def test_ddnn_answers_without_a_device_whose_link_is_dead(tmp_path: FilePath) ->
 
 @pytest.mark.parametrize("variant", ["devices=3&local=mean&edge=max", "devices=6&features=float&local=concat"])
 @pytest.mark.slow
-def test_every_aggregation_and_float_features_run(tmp_path: FilePath, variant: str) -> None:
+def test_every_aggregation_and_float_features_run(tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+    """Trained for a moment only, and kept apart from what users have in their cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(train, "EPOCHS", {"digits-views": 4})
     devices = variant[len("devices=")]
     names = f"model.names=['digits-views?{variant}']"
     known = scenario("ddnn", names, f"topology.devices={devices}", "planning.planners=['ddnn']", "requests.count=40")
     summary, _ = went(known, tmp_path / "run")
     assert (summary.verdict, summary.failing) == ("trusted", [])
-    assert of(summary, "ddnn").accuracy >= 0.75
+    assert of(summary, "ddnn").accuracy >= 0.5
     plan = report.load(tmp_path / "run").plans["plan"][0]
     assert plan["coding"] == ("float32" if "float" in variant else "sign-bits")
     assert len({host for _, host in plan["placed"]}) == int(devices) - 1
@@ -283,7 +286,7 @@ def test_the_lossy_systems_run_over_mininet_and_decide_as_in_sim(tmp_path: FileP
     planners = "['spinn', 'edgent']" if name == "exits" else "['ddnn']"
     asked = (
         f"planning.planners={planners}",
-        "requests.count=12",
+        "requests.count=8",
         "planning.replan='never'",
         "planning.knowledge='true'",
         "links.access.delay='0 s'",
