@@ -27,7 +27,7 @@ def told(act: Any) -> list[str]:
 
 def epoch(device: str, helpers: list[str]) -> Any:
     plan = SimpleNamespace(hosts={"device": device, "edge": "me", "cloud": "c1"})
-    steps = (SimpleNamespace(tiles=tuple(SimpleNamespace(host=host) for host in helpers)),)
+    steps = (SimpleNamespace(tiles=tuple(SimpleNamespace(host=host) for host in helpers), helpers=tuple(helpers)),)
     return SimpleNamespace(
         number=1,
         device=device,
