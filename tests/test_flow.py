@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from d3node.clock import VirtualLoop, run
 from testbed.backends.fairshare import FlowLink, max_min
 from testbed.backends.flow import FlowNetwork
-from testbed.backends.flow_stream import SEGMENT, Stream
+from testbed.backends.flow_job import SEGMENT
+from testbed.backends.flow_stream import Stream
 from testbed.costs.network import frame_bytes
 from testbed.scenario.state import LinkState
 from topologies.layout import Direction, Host, Layout, Link

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_flow import MBIT, PAIR, TWO_HOPS, Net, simulate
 
-from testbed.backends.flow_stream import SEGMENT
+from testbed.backends.flow_job import SEGMENT
 from testbed.backends.flow_tcp import Losses, hystart_bytes, repair_s
 from testbed.scenario.state import LinkState
 

@@ -25,7 +25,8 @@ from itertools import count
 
 from testbed.backends.base import LinkCounters
 from testbed.backends.fairshare import FlowLink, component, max_min
-from testbed.backends.flow_stream import SEGMENT, Stream
+from testbed.backends.flow_job import SEGMENT
+from testbed.backends.flow_stream import Stream
 from testbed.costs.network import FRAME_OVERHEAD
 from testbed.scenario.state import LinkState
 from topologies.layout import Direction, Layout

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
 from testbed.backends.fairshare import FlowLink
-from testbed.backends.flow_tcp import FRIENDLY_GROWTH, REDUCTION, Losses, hystart_bytes, repair_s
+from testbed.backends.flow_job import SEGMENT, Callback, Job
+from testbed.backends.flow_tcp import FRIENDLY_GROWTH, REDUCTION, UNCONGESTED_GROWTH, Losses, hystart_bytes
 from testbed.costs.network import FRAME_OVERHEAD, SEGMENT_PAYLOAD, frame_bytes
 
 if TYPE_CHECKING:
     from testbed.backends.flow import FlowNetwork
 
-SEGMENT = SEGMENT_PAYLOAD + FRAME_OVERHEAD
 INITIAL_WINDOW = 10 * SEGMENT
 """Wire bytes that a new connection may have in flight: 10 segments (RFC 6928, and Linux)."""
 SYN_BYTES = 74
@@ -28,38 +27,19 @@ QUICK_ACKS = 16
 MIN_RTO = 0.2
 """Linux's least retransmission timeout: a connection idle for longer than RTT + this counts as idle (RFC 2861)."""
 
-Callback = Callable[[], None]
-
-
-class _Job:
-    """A message on its way, or a packet without payload (`message_bytes` 0) that opens or closes the connection."""
-
-    __slots__ = ("delivered", "drops", "lost", "message_bytes", "quick", "repair_s", "segments", "sent", "wire")
-
-    def __init__(self, message_bytes: int, wire: float, segments: int, sent: Callback | None, delivered: Callback) -> None:
-        self.message_bytes = message_bytes
-        self.wire = wire
-        self.segments = segments
-        self.sent = sent
-        self.delivered = delivered
-        self.quick = False
-        self.drops = 0
-        self.lost: list[float] = []
-        self.repair_s = 0.0
-
 
 class Stream:
     """One direction of a connection: a FIFO of messages, sent at its fair share of the path, under a TCP window.
 
     The window is kept in rounds: from the first byte of a round, `cwnd` wire bytes may leave at the fair share; if they have
     left before the first of them can be acknowledged, the stream stalls until then. A round that used its window adds as much
-    to it (slow start).
+    to it until slow start ends (`flow_tcp`), and a twentieth from then on.
     """
 
     __slots__ = (
         "_arrived", "_avoiding", "_delay", "_heard", "_job", "_last", "_left", "_limited", "_loss", "_losses",
-        "_narrowest", "_network", "_rate", "_remaining", "_round", "_round_s", "_rtt", "_since", "_stalled", "_timer",
-        "_used", "_version", "_waiting", "backward", "cwnd", "forward",
+        "_narrowest", "_network", "_rate", "_remaining", "_round", "_round_s", "_rtt", "_since", "_stalled",
+        "_threshold", "_timer", "_used", "_version", "_waiting", "backward", "cwnd", "forward",
     )  # fmt: skip
 
     def __init__(self, network: FlowNetwork, forward: tuple[FlowLink, ...], backward: tuple[FlowLink, ...]) -> None:
@@ -69,10 +49,11 @@ class Stream:
         self._network = network
         self._losses = Losses(network.seed, network.next_number())
         self._avoiding = False
+        self._threshold = inf
         self._used = 0.0
         self._narrowest = inf
-        self._waiting: deque[_Job] = deque()
-        self._job: _Job | None = None
+        self._waiting: deque[Job] = deque()
+        self._job: Job | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stalled = False
         self._limited = False
@@ -87,11 +68,11 @@ class Stream:
 
     def send(self, message_bytes: int, sent: Callback | None, delivered: Callback) -> None:
         """Queue a message: `sent` is called when its last byte leaves the sender, `delivered` when that byte has arrived."""
-        self._enqueue(_Job(message_bytes, frame_bytes(message_bytes), -(-message_bytes // SEGMENT_PAYLOAD), sent, delivered))
+        self._enqueue(Job(message_bytes, frame_bytes(message_bytes), -(-message_bytes // SEGMENT_PAYLOAD), sent, delivered))
 
     def signal(self, delivered: Callback, wire_bytes: int = FRAME_OVERHEAD) -> None:
         """Queue a packet without payload (SYN, ACK, FIN)."""
-        self._enqueue(_Job(0, wire_bytes, 1, None, delivered))
+        self._enqueue(Job(0, wire_bytes, 1, None, delivered))
 
     def cancel(self) -> None:
         """Forget every message that has not left in full."""
@@ -150,7 +131,7 @@ class Stream:
 
     # -- one message after the other
 
-    def _enqueue(self, job: _Job) -> None:
+    def _enqueue(self, job: Job) -> None:
         self._waiting.append(job)
         if self._job is None:
             self._refresh()
@@ -167,7 +148,9 @@ class Stream:
         self._job = self._waiting.popleft()
         self._job.quick = now - self._heard > self._rtt + MIN_RTO
         if self._loss > 0.0 and self._job.message_bytes:
-            self._lose(self._job)
+            segment_s = SEGMENT / self._narrowest if self._narrowest > 0.0 else 0.0
+            lost = self._losses.draw(self._job.segments, self._loss)
+            self._avoiding = self._job.lose(lost, segment_s, max(self._round_s, self._rtt)) or self._avoiding
         self._remaining = self._job.wire
         self._since = now
 
@@ -183,8 +166,8 @@ class Stream:
         self._timer = None
         self._count(job, 1.0)
         self._grow_to_pipe(job)
-        if job.lost:
-            self._reduce(job, job.wire)
+        if job.lost and job.noticed(job.wire):
+            self._reduce()
         self._arrived = max(self._arrived, now + self._delay + self._hops_s(job) + job.repair_s)
         self._network.loop.call_at(self._arrived, job.delivered, context=self._network.context)
         if self._waiting:
@@ -201,7 +184,7 @@ class Stream:
         if job.sent is not None:
             job.sent()
 
-    def _hops_s(self, job: _Job) -> float:
+    def _hops_s(self, job: Job) -> float:
         """Seconds that packets take to cross the hops that are not the bottleneck: stored and forwarded one at a time."""
         links = self.forward
         if len(links) == 1:
@@ -217,7 +200,7 @@ class Stream:
                 seconds += (behind if passed else before) / link.rate
         return seconds
 
-    def _count(self, job: _Job, share: float) -> None:
+    def _count(self, job: Job, share: float) -> None:
         """Add (a share of) a message to the totals of the links it crosses."""
         whole = share == 1.0
         bytes_ = job.wire * share
@@ -342,50 +325,47 @@ class Stream:
 
     def _new_round(self, now: float) -> None:
         used = min(self.cwnd - self._left, self.cwnd)
-        if self._job is not None and self._job.lost and self._reduce(self._job, self._job.wire - self._remaining):
-            pass
+        if self._job is not None and self._job.lost and self._job.noticed(self._job.wire - self._remaining):
+            self._reduce()  # once for all losses of a round
         elif self.cwnd < 2.0 * max(used, self._used + used / 2.0):  # Linux: not beyond twice what was on its way at once
-            self.cwnd += FRIENDLY_GROWTH * SEGMENT * used / self.cwnd if self._avoiding else used
+            self._grow(used)
         self._used = used
         self._left = self.cwnd
         self._round = now
 
-    def _grow_to_pipe(self, job: _Job) -> None:
+    def _reduce(self) -> None:
+        self.cwnd = max(REDUCTION * self.cwnd, 2.0 * SEGMENT)
+
+    def _grow(self, acknowledged: float) -> None:
+        """As Linux does for so many bytes: slow start up to where HyStart ends it, then a share of them (`flow_tcp`)."""
+        if self._avoiding:
+            self.cwnd += FRIENDLY_GROWTH * SEGMENT * acknowledged / self.cwnd
+        elif self.cwnd >= self._threshold:
+            self.cwnd += acknowledged / UNCONGESTED_GROWTH
+        else:
+            end = min(max(self.cwnd, QUICK_ACKS * SEGMENT, hystart_bytes(self._narrowest, self._rtt)), self._threshold)
+            if self.cwnd + acknowledged >= end:
+                self._threshold = end
+            self.cwnd = min(self.cwnd + acknowledged, end)
+
+    def _grow_to_pipe(self, job: Job) -> None:
         """A stream that the window did not hold back for a round has filled the pipe and the queue before it."""
         if not (self._limited or self._avoiding) and self._rtt > 0.0 and self._rate < inf and job.wire > self.cwnd:
             pipe = self._rate * self._rtt
             queue = min([pipe if link.queue_bytes is None else link.queue_bytes for link in self.forward])
-            self.cwnd = max(self.cwnd, pipe + queue)
+            if self.cwnd < pipe + queue:
+                self._grow(job.wire)
+                self.cwnd = min(self.cwnd, pipe + queue)
 
     def _forget_window(self, idle_s: float) -> None:
         """Linux's `tcp_cwnd_restart` (RFC 2861): halve the window for every timeout spent idle."""
         timeout = self._rtt + MIN_RTO
+        if idle_s > timeout and self._threshold < inf:
+            self._threshold = max(self._threshold, 0.75 * self.cwnd)
         while idle_s > timeout and self.cwnd > INITIAL_WINDOW:
             idle_s -= timeout
             self.cwnd = max(self.cwnd / 2.0, INITIAL_WINDOW)
             self._left = self.cwnd
-
-    def _lose(self, job: _Job) -> None:
-        """Draw which segments of a message are lost; they are sent again behind the others."""
-        lost = self._losses.draw(job.segments, self._loss)
-        if not lost:
-            return
-        self._avoiding = True
-        segment_s = SEGMENT / self._narrowest if self._narrowest > 0.0 else 0.0
-        job.repair_s = repair_s(job.segments - 1 - lost[-1], segment_s, max(self._round_s, self._rtt))
-        job.lost = [float(SEGMENT * (position + 1)) for position in lost]
-        job.drops = len(lost)
-        job.wire += min(job.wire, SEGMENT) * len(lost)
-        job.segments += len(lost)
-
-    def _reduce(self, job: _Job, sent: float) -> bool:
-        """One reduction of the window for all losses among the bytes that have been sent; whether there were any."""
-        left = [position for position in job.lost if position > sent]
-        if len(left) == len(job.lost):
-            return False
-        job.lost = left
-        self.cwnd = max(REDUCTION * self.cwnd, 2.0 * SEGMENT)
-        return True
 
     def _refresh(self) -> None:
         """Take over changed delays and losses."""

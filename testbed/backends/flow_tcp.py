@@ -15,6 +15,8 @@ ACK_TRAIN_S = 0.002
 REDUCTION, FRIENDLY_GROWTH = 0.7, 0.53
 """CUBIC where losses are frequent: the window times 0.7 for a round with losses, then 0.53 segments more for each round
 (RFC 9438, 4.3 and 4.6)."""
+UNCONGESTED_GROWTH = 20.0
+"""Until the first loss, Linux's CUBIC adds at least a segment for so many acknowledged ones (tcp_cubic.c, `bictcp_update`)."""
 REORDERING = 0.25
 """RACK waits for this share of a round trip before it takes a segment for lost (RFC 8985)."""
 TAIL_SEGMENTS, PROBE_ROUNDS = 3, 2.0

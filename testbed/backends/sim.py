@@ -18,7 +18,8 @@ from d3node.model import Model, ModelSpec, load_graph, load_model
 from testbed import registry
 from testbed.backends.base import Invariant, LinkCounters, Session, Support
 from testbed.backends.flow import FlowNetwork
-from testbed.backends.flow_stream import INITIAL_WINDOW, MIN_RTO, SEGMENT
+from testbed.backends.flow_job import SEGMENT
+from testbed.backends.flow_stream import INITIAL_WINDOW, MIN_RTO
 from testbed.backends.netspec import queue_bytes
 from testbed.backends.sim_channels import Fabric
 from testbed.backends.sim_transport import SimTransport
