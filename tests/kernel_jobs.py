@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import time
 from collections.abc import Callable
@@ -100,3 +101,9 @@ def children(emit: Emit) -> None:
             os._exit(0)
     emit("forked")
     time.sleep(1e6)
+
+
+def words_of(emit: Emit, path: str, places: list[int]) -> list[str]:
+    """Eight bytes at each of some places of a file, by mapping all of it."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ) as memory:
+        return [memory[place : place + 8].decode() for place in places]

@@ -91,6 +91,17 @@ def test_only_the_given_folder_can_be_written_to(tmp_path):
     assert not Path("/dev/shm/own").exists()
 
 
+def test_a_file_of_more_than_2_gib_can_be_mapped_from_the_hosts_file_system(tmp_path):
+    places = [0, (1 << 31) - 8, 5 << 29, (3 << 30) - 8]
+    with (tmp_path / "sparse").open("wb") as file:
+        for number, place in enumerate(places):
+            file.seek(place)
+            file.write(b"place %2d" % number)
+    (tmp_path / "small").write_bytes(b"x")
+    assert guest.mappable([tmp_path / "sparse", tmp_path / "small"]) == [tmp_path / "small"]
+    assert run("words_of", path=str(tmp_path / "sparse"), places=places).result == [f"place {n:2d}" for n in range(4)]
+
+
 def test_errors_of_the_testbed_arrive_as_they_are_and_others_with_their_traceback():
     with pytest.raises(ScenarioError, match=r"links\.backbone: wrong"):
         run("refuse")

@@ -82,9 +82,24 @@ def test_a_run_is_repeatable_and_agrees_with_the_simulator(tmp_path: Path) -> No
 
 @built
 @pytest.mark.slow
+def test_a_network_of_32_hosts_runs(tmp_path: Path) -> None:
+    asked = scenario(
+        topology={"devices": 2, "edges": 29}, compute={"tensors": "sizes"}, requests={"count": 1}, planning={"planners": ["d3"]}
+    )
+    summary = run(asked, VkernelBackend(), tmp_path / "run")
+    assert summary.verdict == "trusted"
+    found = rows(tmp_path / "run")
+    assert sorted(row["device"] for row in found) == ["d1", "d1", "d2", "d2"]
+    assert not any(row["error"] for row in found)
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["backend"]["guest"]["peak_mib"] < 1500
+
+
+@built
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_what_was_finished(tmp_path: Path) -> None:
     def interrupt(event: dict[str, Any]) -> None:
         if event["event"] == "progress" and event["done"] == 3:
+            assert len(rows(tmp_path / "run")) >= 3  # what is finished is here already
             raise KeyboardInterrupt
 
     asked = scenario(requests={"count": 500, "think_time": "1 s"})

@@ -58,15 +58,26 @@ class VkernelBackend:
         if kernel is None:
             raise BackendError("the time-travel kernel is not built: testbed kernel build")
         files = captured(scenario)
-        places = (captured_within(guest.MAPPER, offset) for offset in guest.offsets(list(files.values())))
-        arguments = {**job.arguments, "models": dict(zip(files, places, strict=True))}
+        mapped, beyond = placed(list(files.values()))
+        arguments = {**job.arguments, "models": {name: mapped.get(file, str(file)) for name, file in files.items()}}
+        memory_mib = guest.MEMORY_MIB + (beyond >> 20)
         outcome = guest.run(
             kernel,
-            Job(job.call, arguments, writable=(job.folder,), mapped=list(files.values())),
+            Job(job.call, arguments, writable=(job.folder,), mapped=list(mapped), memory_mib=memory_mib),
             listener,
             Limits(wall_s=job.wall_limit_s),
         )
         return {**outcome.facts, "result": outcome.result}
+
+
+def placed(files: list[Path]) -> tuple[dict[Path, str], int]:
+    """The sources of the models that the guest gets as memory of the host, by file, and the bytes of those that do not fit in.
+
+    These are mapped from the host's file system, which takes the guest's own memory, and more time.
+    """
+    mapped = guest.mappable(files)
+    sources = {file: captured_within(guest.MAPPER, place) for file, place in zip(mapped, guest.offsets(mapped), strict=True)}
+    return sources, sum(file.stat().st_size for file in files if file not in sources)
 
 
 def captured(scenario: Scenario) -> dict[str, Path]:
