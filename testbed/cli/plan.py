@@ -34,7 +34,7 @@ _TOLD, _TILES = 6, 7
 _ALL = "all"
 _UNPROVEN = " (Of the best proven bound, which no placement may reach.)"
 _JUDGED = {
-    "latency": "objective over the exact optimum without tiles; below zero where tiles or exits gain.",
+    "latency": "objective over the exact optimum without tiles; below zero where tiles, exits or another edge leader gain.",
     "throughput": "busiest host or link over the least that any placement without tiles can do.",
     "critical-path": "latency over the shortest of any placement without tiles.",
 }
@@ -171,7 +171,7 @@ def _over_tiles(item: Forecast, found: list[Forecast]) -> float | None:
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share * 100:+.1f} %"
+    return "" if share is None else f"{round(share * 100, 1) + 0.0:+.1f} %"  # + 0.0: no "-0.0" of rounding
 
 
 def _facts(item: Forecast, found: list[Forecast]) -> dict[str, Any]:

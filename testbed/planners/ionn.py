@@ -8,7 +8,8 @@ by K and the path is sought again, while K^n >= 0.01: so what gains much for few
 sent. A query is done by the shortest path over what the server holds at that moment; the answer always comes back.
 
 Restrictions, kept: two tiers (client and one server: `ionn_server`), one client, a chain of dominators, a bandwidth that is
-measured once (no reaction to changes). Our choice: in a query, blocks that are not held cost infinity on the server (the paper
+measured once (no reaction to changes). A plan's notes have the length of its path (`path_s`), which counts the answer's way
+back; D3's sum does not. Our choice: in a query, blocks that are not held cost infinity on the server (the paper
 says that queries use what has been uploaded, not how); times of whole blocks are sums of their vertices'.
 """
 
@@ -24,6 +25,7 @@ from d3node.weights import PIECE_BYTES, chunk_bytes, parameters_of
 from testbed.costs.network import MESSAGE_HEADER_BYTES, Path, frame_bytes
 from testbed.planners.base import Change, Decision, Problem, Uploads
 from testbed.planners.dominators import blocks
+from testbed.planners.objective import objective_s
 from testbed.planners.options import read
 from testbed.planners.prices import CLOUD, DEVICE, EDGE, make_plan
 
@@ -129,15 +131,15 @@ class Ionn:
         for part, here in zip(found.blocks, path, strict=True):
             for v in part if here else ():
                 ranks[v] = EDGE if tier == "edge" else CLOUD
-        plan = make_plan(self.name, problem, ranks, notes={"server": tier, "blocks_held": len(found.blocks) - len(missing)})
+        notes = {"server": tier, "blocks_held": len(found.blocks) - len(missing), "path_s": found.cost(path)}
         back = any(ranks[u] > ranks[v] for u, v in problem.graph.edges)
-        return Decision(replace(plan, two_way=back), found.cost(path), frozenset(range(len(ranks))))
+        plan = replace(make_plan(self.name, problem, ranks, notes=notes), two_way=back)
+        return Decision(plan, objective_s(problem, plan), frozenset(range(len(ranks))))
 
     def replan(self, problem: Problem, current: Plan, change: Change) -> Decision:
         """IONN does not react to changes: the same plan, at its new price."""
-        found = execution_graph(problem, self._server(read(problem, self.name)))
-        cost = found.cost([current.tiers[part[-1]] != "device" for part in found.blocks])
-        return Decision(current, cost, frozenset())
+        read(problem, self.name)
+        return Decision(current, objective_s(problem, current), frozenset())
 
     def uploads(self, problem: Problem) -> Uploads:
         """The parts, in the order in which they are uploaded."""
