@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 from contextlib import suppress
+from functools import cache, lru_cache
 from pathlib import Path
 
 from d3node.errors import ModelError
@@ -43,7 +44,7 @@ def key(source: str) -> str:
     """Digest of a model's name, the versions of the libraries, the capturing code, and the files the model comes from."""
     kind = kind_of(source)
     facts: dict[str, object] = {"source": source, "python": sys.version_info[:2], "versions": [_version(n) for n in LIBRARIES]}
-    facts["code"] = [hashlib.sha256((Path(__file__).parent / f"{name}.py").read_bytes()).hexdigest() for name in CODE]
+    facts["code"] = _code()
     if kind == "file":
         facts["source"] = str(Path(source).resolve())
         facts["files"] = _stat([Path(source)])
@@ -58,9 +59,15 @@ def get(source: str) -> LayerGraph | None:
         return _HELD[source]
     entry = folder() / f"{key(source)}.json"
     try:
-        return LayerGraph.from_json(entry.read_text())
+        return _read(entry, entry.stat().st_mtime_ns)
     except (OSError, UnicodeDecodeError, ModelError):
         return None
+
+
+@lru_cache(maxsize=32)
+def _read(entry: Path, _written_ns: int) -> LayerGraph:
+    """An entry's graph; graphs are frozen, so that one will do for all who ask in this process."""
+    return LayerGraph.from_json(entry.read_text())
 
 
 def put(source: str, graph: LayerGraph) -> None:
@@ -82,6 +89,12 @@ def put(source: str, graph: LayerGraph) -> None:
             raise
 
 
+@cache
+def _code() -> list[str]:
+    return [hashlib.sha256((Path(__file__).parent / f"{name}.py").read_bytes()).hexdigest() for name in CODE]
+
+
+@cache
 def _version(library: str) -> str:
     try:
         return importlib.metadata.version(library)

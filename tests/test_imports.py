@@ -15,6 +15,7 @@ PACKAGES = ("d3node", "testbed", "topologies", "traces", "analysis")
 ORDER = (
     "testbed.cli",
     "testbed.verify",
+    "testbed.sweep",
     "testbed.report",
     "testbed.orchestrator",
     "testbed.backends",

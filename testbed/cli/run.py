@@ -71,7 +71,7 @@ def run_command(
     if capture:
         _capture(chosen, folder)
     try:
-        with _termination_is_an_interrupt(), RunProgress(f"backend {chosen.name}: {why}") as progress:
+        with termination_is_an_interrupt(), RunProgress(f"backend {chosen.name}: {why}") as progress:
             summary = run(wanted, chosen, folder, progress)
     except KeyboardInterrupt:
         return _interrupted(folder, as_json)
@@ -142,7 +142,7 @@ def _capture(backend: Backend, folder: Path) -> None:
 
 
 @contextmanager
-def _termination_is_an_interrupt() -> Iterator[None]:
+def termination_is_an_interrupt() -> Iterator[None]:
     """SIGTERM (`timeout`, batch systems) ends a run as Ctrl-C does: rows kept, status "interrupted"."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -21,7 +21,7 @@ from testbed.orchestrator.journal import Journal, Listener
 from testbed.orchestrator.loads import input_seeds
 from testbed.orchestrator.pair import PairRun, Stage
 from testbed.orchestrator.replay import Replay
-from testbed.orchestrator.results import FORMAT, RunFolder
+from testbed.orchestrator.results import FORMAT, Recorder, RunFolder
 from testbed.orchestrator.summary import RunSummary, summarise
 from testbed.orchestrator.truth import TrueState
 from testbed.orchestrator.verify import Verifier
@@ -63,7 +63,7 @@ def run(
     try:
         folder.save_manifest(**_facts(world, backend))
         _announce(world, backend, folder, journal)
-        backend.run(scenario, lambda session: _main(world, session, folder, journal, pairs, invariants))
+        backend.run(scenario, lambda session: main(world, session, folder, journal, pairs, invariants))
         status = "finished"
     except KeyboardInterrupt:
         status, reason = "interrupted", "the run was interrupted"
@@ -92,10 +92,10 @@ def run(
     return summarise(folder.path)
 
 
-async def _main(
+async def main(
     world: World,
     session: Session,
-    folder: RunFolder,
+    folder: Recorder,
     journal: Journal,
     pairs: list[PairFacts],
     invariants: list[Invariant],

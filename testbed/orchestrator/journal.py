@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from testbed.orchestrator.results import Lines
+from testbed.orchestrator.results import LineSink
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -26,7 +26,7 @@ Listener = Callable[[dict[str, Any]], None]
 class Journal:
     """Emits events. `listener` may be None."""
 
-    def __init__(self, lines: Lines, listener: Listener | None) -> None:
+    def __init__(self, lines: LineSink, listener: Listener | None) -> None:
         self._lines = lines
         self._listener = listener
         self.done = 0

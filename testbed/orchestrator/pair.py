@@ -25,7 +25,7 @@ from testbed.orchestrator.loads import arrivals, input_seed
 from testbed.orchestrator.observe import Observer
 from testbed.orchestrator.planning import DevicePlanner
 from testbed.orchestrator.replay import DIRECTIONS, Replay, sleep_until
-from testbed.orchestrator.results import RunFolder, seconds
+from testbed.orchestrator.results import Recorder, seconds
 from testbed.orchestrator.tracker import Request, Tracker
 from testbed.orchestrator.truth import LinkKey, TrueState
 from testbed.orchestrator.uploading import Uploading
@@ -50,7 +50,7 @@ class Stage:
     epochs: Epochs
     truth: TrueState
     replay: Replay
-    folder: RunFolder
+    folder: Recorder
     journal: Journal
     verifier: Verifier
     limit: WallLimit

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from testbed.errors import InputError, RunError
 from testbed.orchestrator.columns import INFERENCES, LINKS
@@ -62,6 +62,37 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
         scratch.unlink(missing_ok=True)
         raise
     os.replace(scratch, path)
+
+
+class TableSink(Protocol):
+    """What rows of a table go to: a file here, memory in `memory.py`."""
+
+    def add(self, row: Mapping[str, object]) -> None: ...
+
+    def add_values(self, values: list[object]) -> None: ...
+
+
+class LineSink(Protocol):
+    """What records go to."""
+
+    def add(self, record: Mapping[str, Any]) -> None: ...
+
+
+class Recorder(Protocol):
+    """What a run's results go to."""
+
+    manifest: dict[str, Any]
+
+    @property
+    def inferences(self) -> TableSink: ...
+
+    @property
+    def links(self) -> TableSink: ...
+
+    @property
+    def plans(self) -> LineSink: ...
+
+    def save_manifest(self, **facts: Any) -> None: ...
 
 
 class Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, median
@@ -109,7 +109,7 @@ class _Pair:
     told: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in _TOLD})
     wire: int | None = None
     weights: int = 0
-    plans: list[dict[str, Any]] = field(default_factory=list)
+    plans: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 def summarise(folder: Path | str) -> RunSummary:
@@ -117,9 +117,35 @@ def summarise(folder: Path | str) -> RunSummary:
     folder = Path(folder)
     manifest = _document(folder / "manifest.json")
     fidelity = _document(folder / "fidelity.json") if (folder / "fidelity.json").exists() else {}
-    roles = manifest.get("wide_area_links", [])
+    return RunSummary(
+        folder=folder,
+        scenario=manifest["scenario"]["name"],
+        backend=manifest["backend"]["name"],
+        seed=manifest["seed"],
+        status=manifest["status"],
+        verdict=fidelity.get("verdict", "rejected"),
+        failing=list(fidelity.get("failing", ["the run was cut off before its verdict"])),
+        pairs=summarise_rows(
+            _rows(folder / "inferences.csv"),
+            _rows(folder / "links.csv"),
+            _lines(folder / "plans.jsonl"),
+            fidelity,
+            manifest.get("wide_area_links", []),
+        ),
+        manifest=manifest,
+    )
+
+
+def summarise_rows(
+    inferences: Iterable[Mapping[str, str]],
+    links: Iterable[Mapping[str, str]],
+    plans: Iterable[Mapping[str, Any]],
+    fidelity: Mapping[str, Any],
+    wide_area_links: Sequence[str],
+) -> list[PairSummary]:
+    """The sessions of a run, from the rows of its tables (as text, as CSV has them), wherever these are kept."""
     pairs: dict[tuple[str, str], _Pair] = {}
-    for row in _rows(folder / "inferences.csv"):
+    for row in inferences:
         pair = pairs.setdefault((row["model"], row["planner"]), _Pair())
         if row["warmup"] == "true":
             continue
@@ -133,28 +159,18 @@ def summarise(folder: Path | str) -> RunSummary:
             if value := row.get(name):
                 pair.told[name].append(value)
         pair.max_rel_error = max(pair.max_rel_error, float(row["max_rel_error"] or 0.0))
-    for row in _rows(folder / "links.csv"):
+    for row in links:
         if row["kind"] == "total" and int(row.get("weights_bytes") or 0):
             pair = pairs.setdefault((row["model"], row["planner"]), _Pair())
             pair.weights = max(pair.weights, int(row["weights_bytes"]))
-        if row["kind"] == "total" and row["direction"] == "up" and row["link"] in roles and row["wire_bytes"]:
+        if row["kind"] == "total" and row["direction"] == "up" and row["link"] in wide_area_links and row["wire_bytes"]:
             pair = pairs.setdefault((row["model"], row["planner"]), _Pair())
             pair.wire = (pair.wire or 0) + int(row["wire_bytes"])
-    for record in _lines(folder / "plans.jsonl"):
+    for record in plans:
         pairs.setdefault((record["model"], record["planner"]), _Pair()).plans.append(record)
     verdicts = {(s["model"], s["planner"]): s["verdict"] for s in fidelity.get("sessions", [])}
     means = {key: fmean(pair.latencies) if pair.latencies else math.nan for key, pair in pairs.items()}
-    return RunSummary(
-        folder=folder,
-        scenario=manifest["scenario"]["name"],
-        backend=manifest["backend"]["name"],
-        seed=manifest["seed"],
-        status=manifest["status"],
-        verdict=fidelity.get("verdict", "rejected"),
-        failing=list(fidelity.get("failing", ["the run was cut off before its verdict"])),
-        pairs=[_summary(key, pair, means, verdicts.get(key, "rejected")) for key, pair in pairs.items()],
-        manifest=manifest,
-    )
+    return [_summary(key, pair, means, verdicts.get(key, "rejected")) for key, pair in pairs.items()]
 
 
 def _summary(key: tuple[str, str], pair: _Pair, means: dict[tuple[str, str], float], verdict: str) -> PairSummary:

@@ -150,3 +150,9 @@ def prepare(scenario: Scenario, planners: Mapping[str, Planner] | None = None) -
         planners=planners or _planners(scenario),
         sites=sites_of(layout, scenario.network.route, scenario.requests.origins),
     )
+
+
+def for_session(world: World, scenario: Scenario) -> World:
+    """The same world for a scenario that differs in seed and planners only: graphs, costs and traces are kept, planners made anew
+    (one that has been used may remember)."""
+    return replace(world, scenario=scenario, planners=_planners(scenario))
