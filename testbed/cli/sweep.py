@@ -36,7 +36,7 @@ Out = Annotated[
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes. Default: one a processor.")]
 Dask = Annotated[
     str | None,
-    typer.Option("--dask", metavar="ADDRESS", help="A Dask scheduler, such as tcp://host:8786, instead of processes here."),
+    typer.Option("--dask", metavar="ADDRESS", help="A Dask scheduler (tcp://host:8786) instead of processes here."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and a measured estimate of the time; leave nothing.")]
 Probes = Annotated[int, typer.Option("--probes", min=0, help="Cells that a dry run tries.")]
@@ -67,7 +67,9 @@ def sweep_command(
         with termination_is_an_interrupt(), SweepProgress() as progress:
             outcome = execute(wanted, folder, workers, dask, retry_failed, keep_runs, progress)
     except KeyboardInterrupt:
-        err.print(f"[yellow]interrupted[/]; the cells that were done are kept in {folder}; the same command goes on")
+        err.print(
+            f"[yellow]interrupted[/]; the cells that were done are kept in {folder}; the same command goes on", soft_wrap=True
+        )
         return INTERRUPTED
     _print(outcome, as_json)
     if outcome.failures:

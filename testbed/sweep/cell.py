@@ -73,8 +73,8 @@ _worlds: OrderedDict[tuple[str, str], World] = OrderedDict()
 
 
 def run_cell(task: Mapping[str, Any], backend: str, runs: str | None) -> dict[str, Any]:
-    """Carry out a cell (see `Cell.task`); its row, as plain JSON. Never raises for a cell that cannot be carried out: its row says
-    why. `runs`: folder that gets a run folder, named by the key, for every cell; None keeps rows in memory only."""
+    """Carry out a cell (see `Cell.task`); its row, as plain JSON. Never raises for a cell that cannot be carried out: its row
+    says why. `runs`: folder that gets a run folder, named by the key, for every cell; None keeps rows in memory only."""
     row: dict[str, Any] = {"key": task["key"], "worker": f"{platform.node()}:{os.getpid()}"}
     try:
         scenario = from_plain(task["scenario"])

@@ -17,8 +17,8 @@ PROBES = 6
 
 @dataclass(frozen=True)
 class Estimate:
-    """Wall-clock time of `cells` cells on `workers` workers, if these are as fast as this process was with each of `probes_s`, and
-    none hinders another."""
+    """Wall-clock time of `cells` cells on `workers` workers, if these are as fast as this process was with `probes_s`, and none
+    hinders another."""
 
     cells: int
     workers: int

@@ -76,8 +76,8 @@ class SweepFolder:
 
 
 def load(folder: str | Path) -> pd.DataFrame:
-    """The cells of a sweep, one row each in the order of the plan, with a column per parameter (by key path); `status` is "finished",
-    "failed", or "pending" for one that is still to be run. Columns are those of `columns.CELLS`.
+    """The cells of a sweep, one row each in the order of the plan, with a column per parameter (by key path); `status` is
+    "finished", "failed", or "pending" for one that is still to be run. Columns are those of `columns.CELLS`.
 
     Rows of cells that the sweep file no longer has, or of other versions of the packages, are left out. Raises InputError.
     """
@@ -212,8 +212,8 @@ def _flat(value: Any) -> Any:
 
 
 def finished_keys(path: Path, plan: Plan) -> set[str]:
-    """Keys of the plan's cells that a folder has rows of (failed ones too); nothing is changed. Raises InputError for a folder that
-    holds something else; one that is not there has none."""
+    """Keys of the plan's cells that a folder has rows of (failed ones too); nothing is changed. Raises InputError for a folder
+    that holds something else; one that is not there has none."""
     if not path.exists() or not any(path.iterdir()):
         return set()
     manifest = _manifest(path)
