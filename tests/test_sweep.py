@@ -1,8 +1,9 @@
-"""Sweeps: every cell once, the same figures however it was run, nothing lost when it is killed, mistakes found before the start."""
+"""Sweeps: every cell once, the same figures however it is run, little lost when killed, mistakes found before the start."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shlex
@@ -61,9 +62,9 @@ def sweep_file(
     folder: Path, count: int = 2, planners: tuple[str, ...] = ("cloud-only", "hpa"), seeds: int = 1, more: str = ""
 ) -> Path:
     file = folder / "small.toml"
-    text = SWEEP.format(count=count, planners=list(planners), seeds=seeds)
+    text = SWEEP.format(count=count, planners=json.dumps(planners), seeds=seeds)
     # without a trace the backbone needs a rate
-    file.write_text(text.replace('"planning.probe', '"links.backbone.rate" = "9 Mbit/s"\n"planning.probe') + more)
+    file.write_text(text.replace('"planning.probe', '"links.backbone.rate" = "9 Mbit/s"\n"planning.probe'))
     return file
 
 
@@ -198,12 +199,13 @@ def test_interrupted_a_sweep_says_how_to_go_on(tmp_path):
     assert '"status": "interrupted"' in (folder / "manifest.json").read_text()
 
 
-def test_failed_cells_say_why_and_are_retried_on_request(tmp_path, monkeypatch, capsys):
+def test_failed_cells_say_why_and_are_retried_on_request(tmp_path, capsys):
     (tmp_path / "own.py").write_text(BROKEN)
     file, folder = sweep_file(tmp_path, planners=("cloud-only", "own.py:Broken")), tmp_path / "out"
     assert main(["sweep", str(file), "--out", str(folder), "--workers", "1"]) == 1
     out = capsys.readouterr().out
-    assert "4 cells: RuntimeError: this planner | is broken" in out
+    assert "failed    4 cells: RunError: planner 'own.py:Broken' failed" in out
+    assert "this planner | is broken" in out
     frame = sweep.load(folder)
     assert set(frame[frame.status == "failed"].planner) == {"own.py:Broken"}
     assert frame[frame.status == "failed"].mean_s.isna().all()
@@ -247,8 +249,8 @@ def test_a_run_folder_of_every_cell_is_kept_on_request(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("[axes]", "[axis]", r'small.toml:8: unknown key "axis"; did you mean "axes"'),
-        ("seeds =", "seed =", r'unknown key "axes.seed"; did you mean "seeds"'),
+        ("[axes]", "[axis]", 'small.toml:8: unknown key "axis"; did you mean "axes"'),
+        ("seeds =", "seed =", 'unknown key "axes.seed"; did you mean "seeds"'),
         ('"hpa"', '"hpaa"', 'unknown planner "hpaa"; did you mean "hpa"'),
         ('"alexnet"', '"alexnett"', "alexnet"),
         ('["5 ms", "40 ms"]', "[]", "an empty axis"),
@@ -267,15 +269,13 @@ def test_a_run_folder_of_every_cell_is_kept_on_request(tmp_path):
         ('name = "small"', "name = ", "not valid TOML"),
     ],
 )
-def test_mistakes_are_named_before_anything_runs(tmp_path, capsys, monkeypatch, old, new, says):
+def test_mistakes_are_named_before_anything_runs(tmp_path, capsys, old, new, says):
     file = sweep_file(tmp_path)
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new, 1).lstrip())
     folder = tmp_path / "out"
     assert main(["sweep", str(file), "--out", str(folder)]) == 2
-    assert re.search(
-        re.escape(says) if "\\" not in says and ":8" not in says else says, capsys.readouterr().err.replace("\n", " ")
-    )
+    assert says in capsys.readouterr().err
     assert not folder.exists()
 
 
@@ -338,4 +338,4 @@ def alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return not Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

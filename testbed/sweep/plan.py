@@ -189,13 +189,10 @@ def _content(directory: str, name: str) -> str | None:
 
 
 def _model_digest(scenario: Scenario, name: str) -> str:
-    load_graph(
-        ModelSpec(name, seed=scenario.model.seed, weights=scenario.model.weights.get(name))
-    )  # workers find it in the cache
     weights = scenario.model.weights.get(name)
-    return _digest(
-        [name, graph_cache.key(name), None if weights is None else hashlib.sha256(Path(weights).read_bytes()).hexdigest()]
-    )
+    load_graph(ModelSpec(name, seed=scenario.model.seed, weights=weights))  # so that workers find it in the cache
+    content = None if weights is None else hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    return _digest([name, graph_cache.key(name), content])
 
 
 def _planner_digest(name: str) -> str:

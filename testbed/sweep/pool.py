@@ -5,6 +5,7 @@ Processes of this machine never outlive the sweep, also when it is killed. Which
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Any, Protocol
 
 from testbed.errors import BackendError, InputError
 
@@ -72,11 +73,11 @@ class DaskPool:
 
     def __init__(self, address: str) -> None:
         try:
-            from distributed import Client
+            distributed: Any = importlib.import_module("distributed")
         except ImportError as error:
             raise BackendError('--dask needs dask.distributed: pip install "d3-testbed[cluster]"') from error
         try:
-            self._client = Client(address, timeout=10)
+            self._client = distributed.Client(address, timeout=10)
         except (OSError, ValueError, TimeoutError) as error:
             raise InputError(f"--dask {address}: no scheduler answers there: {error}") from error
         threads = self._client.nthreads()

@@ -106,9 +106,8 @@ def read(name: str | Path) -> Spec:
     file = Path(name)
     if not file.is_file():
         if str(name) not in shipped():
-            raise ScenarioError(
-                f"no sweep file {str(name)!r}, and no shipped sweep of that name{suggestion(str(name), shipped())}"
-            )
+            hint = suggestion(str(name), shipped())
+            raise ScenarioError(f"no sweep file {str(name)!r}, and no shipped sweep of that name{hint}")
         file = shipped()[str(name)]
     try:
         text = file.read_text(encoding="utf-8")
