@@ -1,7 +1,7 @@
-"""Sweep speed: `sim` cells of 20 requests (sizes only) per second, in this process and on two workers (target: 10,000 in 10 minutes
-on 2 cores, which is 16.7/s or 0.12 CPU seconds a cell).
+"""Sweep speed: `sim` cells of 20 requests (sizes only) per second, in this process and on two workers.
 
-CPU seconds are given beside wall-clock: on a shared machine they differ, and only the first say what a quiet one would do.
+Target: 10,000 in 10 minutes on 2 cores, which is 16.7/s or 0.12 CPU seconds a cell. CPU seconds are given beside wall-clock: on a
+shared machine they differ, and only the first say what a quiet one would do.
 """
 
 from __future__ import annotations
