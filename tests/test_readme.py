@@ -18,7 +18,7 @@ from testbed.cli.app import app
 from testbed.scenario.reference import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def commands(page: Path) -> list[str]:
@@ -53,7 +53,7 @@ def test_every_everyday_command_works_in_its_order(tmp_path, monkeypatch, capsys
     assert first == again
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_in_pages_name_verbs_and_targets_that_exist(page):
     verbs = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     makefile = (ROOT / "Makefile").read_text()
@@ -71,13 +71,13 @@ def links(page: Path) -> Iterator[str]:
             yield target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files(page):
     broken = [target for target in links(page) if not (page.parent / target).exists()]
     assert broken == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_pages_mention_exist(page):
     """Paths in backquotes that begin with one of the project's folders."""
     named = re.findall(
