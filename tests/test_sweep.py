@@ -25,6 +25,7 @@ from testbed.report import load as load_run
 from testbed.sweep.cell import run_cell
 from testbed.sweep.columns import CELLS, WALL_CLOCK
 from testbed.sweep.estimate import estimate
+from testbed.sweep.folder import SweepFolder
 from testbed.sweep.spec import shipped
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -226,8 +227,6 @@ def test_a_cell_that_ends_its_process_takes_no_other_with_it(tmp_path):
 
 def test_two_processes_do_not_write_to_one_folder(tmp_path):
     plan = sweep.plan(sweep.read(sweep_file(tmp_path, planners=("hpa",))))
-    from testbed.sweep.folder import SweepFolder
-
     held = SweepFolder(tmp_path / "out", plan)
     try:
         with pytest.raises(InputError, match="another process runs this sweep"):
@@ -265,7 +264,7 @@ def test_a_run_folder_of_every_cell_is_kept_on_request(tmp_path):
         ('"lte-like"', '"lte-lik"', "no such trace"),
         ('scenario = "quickstart"', 'scenario = "quickstar"', 'did you mean "quickstart"'),
         ('scenario = "quickstart"', "", "scenario is missing"),
-        ('scenario = "quickstart"', 'scenario = "quickstart"\nbackend = "ns3"', "backend"),
+        ('scenario = "quickstart"', 'scenario = "quickstart"\nbackend = "ns3"', 'unknown backend "ns3"'),
         ('name = "small"', "name = ", "not valid TOML"),
     ],
 )
@@ -295,6 +294,8 @@ def test_a_dry_run_measures_and_leaves_nothing(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "cells     8, of which 8" in out
     assert "2 cells tried here" in out
+    assert main(["sweep", str(file), "--out", str(folder), "--dry-run", "--probes", "0"]) == 0
+    assert "not estimated" in capsys.readouterr().out
     assert not folder.exists()
     cells = sweep.plan(sweep.read(file)).cells
     found = estimate(cells, "sim", 2, 2)
@@ -339,3 +340,27 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_gives_the_same_figures(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="needs the extra cluster (in dev)")
+    file = sweep_file(tmp_path, planners=("hpa",))
+    plan = sweep.plan(sweep.read(file))
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        outcome = sweep.execute(plan, tmp_path / "dask", dask=cluster.scheduler_address)
+        again = sweep.execute(plan, tmp_path / "dask", dask=cluster.scheduler_address)
+    assert (outcome.finished, outcome.failures, again.ran) == (4, (), 0)
+    sweep.execute(plan, tmp_path / "here", workers=1)
+    assert figures(tmp_path / "dask") == figures(tmp_path / "here")
+    assert {row["worker"] for row in rows(tmp_path / "dask")}.isdisjoint({row["worker"] for row in rows(tmp_path / "here")})
+
+
+def test_without_a_scheduler_or_dask_the_way_out_is_named(tmp_path, monkeypatch, capsys):
+    file = sweep_file(tmp_path, planners=("hpa",))
+    assert main(["sweep", str(file), "--dask", "tcp://127.0.0.1:1", "--out", str(tmp_path / "out"), "--workers", "2"]) == 2
+    assert "leave it out" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert main(["sweep", str(file), "--dask", "tcp://127.0.0.1:1", "--out", str(tmp_path / "out")]) == 2
+    assert "d3-testbed[cluster]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

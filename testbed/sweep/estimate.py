@@ -39,7 +39,7 @@ def estimate(
     job: Callable[..., Mapping[str, Any]] = run_cell,
 ) -> Estimate:
     """Run up to `probes` of the cells (one before them, to warm caches, is not counted)."""
-    step = max(1, len(cells) / probes) if cells else 1
+    step = max(1.0, len(cells) / max(1, probes))
     chosen = [cells[int(step * place)] for place in range(min(probes, len(cells)))]
     times, failures = [], []
     with tempfile.TemporaryDirectory(prefix="testbed-sweep-") as folder:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from testbed.sweep.pool import Pool, opened
 
 Listener = Callable[[dict[str, Any]], None]
 """Gets {"event": "start", cells, finished, failed, todo, workers, notes} and, for every cell, {"event": "cell", row, done, todo,
-failed, elapsed_s, left_s}."""
+elapsed_s, left_s}."""
 
 Job = Callable[..., dict[str, Any]]
 
@@ -65,36 +65,55 @@ def execute(
     Raises InputError for a folder that cannot be used; KeyboardInterrupt when interrupted, RunError when the cluster is lost; in
     both cases every cell that had ended is kept, and the same call goes on.
     """
-    folder = SweepFolder(Path(out_dir), plan)
+    with opened(_workers(plan, workers), dask) as pool:
+        folder = SweepFolder(Path(out_dir), plan)
+        try:
+            return _attempt(folder, plan, pool, dask, retry_failed, keep_runs, listener, job)
+        finally:
+            folder.close()
+
+
+def _attempt(
+    folder: SweepFolder,
+    plan: Plan,
+    pool: Pool,
+    dask: str | None,
+    retry_failed: bool,
+    keep_runs: bool,
+    listener: Listener | None,
+    job: Job,
+) -> Outcome:
+    todo = [cell for cell in plan.cells if _wanted(folder.latest.get(cell.key), retry_failed)]
+    notes = _begin(folder, plan, pool.size, dask)
+    outcome = _outcome(folder, plan, 0, 0.0)
+    _tell(
+        listener,
+        "start",
+        cells=len(plan.cells),
+        finished=outcome.finished,
+        failed=len(outcome.failures),
+        todo=len(todo),
+        workers=pool.size,
+        notes=notes,
+    )
+    runs = str((folder.path / "runs").resolve()) if keep_runs or not _in_memory(plan) else None
+    status, ran, start = "interrupted", 0, time.monotonic()
     try:
-        todo = [cell for cell in plan.cells if _wanted(folder.latest.get(cell.key), retry_failed)]
-        with opened(_workers(plan, workers), dask) as pool:
-            notes = _begin(folder, plan, pool.size, dask)
-            status = "interrupted"
-            start = time.monotonic()
-            ran = 0
-            try:
-                outcome = _outcome(folder, plan, 0, 0.0)
-                _tell(listener, "start", cells=len(plan.cells), finished=outcome.finished, failed=len(outcome.failures),
-                      todo=len(todo), workers=pool.size, notes=notes)  # fmt: skip
-                runs = str((folder.path / "runs").resolve()) if keep_runs or not _in_memory(plan) else None
-                for row in _carried(pool, plan.spec.backend, runs, todo, job):
-                    folder.add(row)
-                    ran += 1
-                    elapsed = time.monotonic() - start
-                    _tell(listener, "cell", row=row, done=ran, todo=len(todo), elapsed_s=elapsed,
-                          left_s=elapsed / ran * (len(todo) - ran))  # fmt: skip
-                status = "finished"
-            finally:
-                elapsed = time.monotonic() - start
-                folder.manifest["sessions"][-1].update(ended=now_utc(), ran=ran, elapsed_s=round(elapsed, 3))
-                folder.save_manifest(status=status)
-        return _outcome(folder, plan, ran, elapsed)
+        for row in _carried(pool, plan.spec.backend, runs, todo, job):
+            folder.add(row)
+            ran += 1
+            elapsed = time.monotonic() - start
+            left = elapsed / ran * (len(todo) - ran)
+            _tell(listener, "cell", row=row, done=ran, todo=len(todo), elapsed_s=elapsed, left_s=left)
+        status = "finished"
     finally:
-        folder.close()
+        elapsed = time.monotonic() - start
+        folder.manifest["sessions"][-1].update(ended=now_utc(), ran=ran, elapsed_s=round(elapsed, 3))
+        folder.save_manifest(status=status)
+    return _outcome(folder, plan, ran, elapsed)
 
 
-def _carried(pool: Pool, backend: str, runs: str | None, cells: Sequence[Cell], job: Job) -> Any:
+def _carried(pool: Pool, backend: str, runs: str | None, cells: Sequence[Cell], job: Job) -> Iterator[dict[str, Any]]:
     """Rows of the cells, as they end. A worker that dies takes the pool with it: what was in it is run again, one at a time, so
     that the cell which ends its worker is known, and no other suffers for it."""
     waiting = deque(cells)

@@ -169,7 +169,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _latest(rows: Sequence[dict[str, str]]) -> dict[str, dict[str, str]]:
-    """The last row of every key; a cell that finished once stays finished."""
+    """The last row of every key: a cell that was retried counts as it ended last."""
     found: dict[str, dict[str, str]] = {}
     for row in rows:
         found[row["key"]] = row

@@ -68,6 +68,7 @@ class Plan:
 def plan(spec: Spec) -> Plan:
     """Span the cells and check them: every axis' values by themselves, against schema, layout, traces, profiles and models; every
     combination against the schema. Raises InputError, ModelError and BackendError, which name key and value."""
+    registry.check_known("testbed.backends", spec.backend)
     axes = {**{f"links.{link}.trace": traces for link, traces in spec.axes.traces.items()}, **spec.axes.parameters}
     if len(axes) < len(spec.axes.traces) + len(spec.axes.parameters):
         raise ScenarioError(f"{spec.name}: a trace stands both in axes.traces and in axes.parameters")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -84,7 +84,7 @@ class Spec(_Table):
     name: str
     description: str = ""
     scenario: str
-    backend: Literal["sim", "vkernel", "mininet"] = "sim"
+    backend: str = "sim"
     set: dict[str, Any] = Field(default_factory=dict)
     axes: Axes = Axes()
     directory: str = "."
