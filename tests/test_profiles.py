@@ -15,6 +15,7 @@ from d3node.model import Model
 from testbed.costs import profile as profiles
 from testbed.costs.measure import measure
 from testbed.costs.profile import Profile, load, save, scaled
+from testbed.costs.table import Costs
 from testbed.errors import InputError
 
 
@@ -175,3 +176,25 @@ def test_damaged_files_are_refused_with_file_and_key(measured: Profile, tmp_path
         assert name in str(caught.value)
     with pytest.raises(InputError, match=r"absent\.json: No such file"):
         load(tmp_path / "absent.json")
+
+
+def test_runs_take_what_groups_of_their_length_were_measured_to_take(tiny: Model, measured: Profile):
+    """Four vertices measured at 0.8 of their sum, all of them at 0.5: times are calibrated to the whole."""
+    times = measured.models["tiny"]
+    last = len(tiny.graph) - 1
+    effects = {(1, 2): 0.9, (3, 4): 0.7, (1, 4): 0.8, (1, last): 0.5}
+    groups = tuple(
+        group.model_copy(update={"effect": effects[group.first, group.last]})
+        for group in times.groups
+        if (group.first, group.last) in effects
+    )
+    known = measured.model_copy(update={"models": {"tiny": times.model_copy(update={"groups": groups})}})
+    whole = Costs({"edge": known.tier_costs("tiny", tiny.graph)})  # type: ignore[arg-type]
+    single = Costs({"edge": known.tier_costs("tiny", tiny.graph, "single")})  # type: ignore[arg-type]
+    alone = [vertex.seconds for vertex in times.vertices]
+    for costs in (whole, single):
+        assert costs.run_s([1, 2, 3, 4], "edge") == pytest.approx(0.8 * sum(alone[1:5]))
+        assert costs.run_s([2, 3], "edge") == pytest.approx(0.8 * sum(alone[2:4]))  # the median of 0.9 and 0.7
+        assert costs.run_s([1, 2, 3], "edge") == pytest.approx(0.8 * sum(alone[1:4]))  # between two and four
+        assert costs.run_s([3], "edge") == pytest.approx(alone[3])
+        assert costs.run_s(range(1, last + 1), "edge") == pytest.approx(0.5 * sum(alone))

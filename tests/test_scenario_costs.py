@@ -12,7 +12,7 @@ from d3node.plan import TIERS
 from testbed import registry
 from testbed.costs.build import DEFAULT_PROFILE, costs_for, host_traces, predicted
 from testbed.costs.devices import tier_costs
-from testbed.costs.profile import Machine, ModelProfile, Profile, VertexTime
+from testbed.costs.profile import GroupTime, Machine, ModelProfile, Profile, VertexTime
 from testbed.errors import ScenarioError, TraceError
 from testbed.scenario.load import build
 from testbed.scenario.schema import Scenario
@@ -130,3 +130,16 @@ def test_host_traces_begin_at_their_offset(tmp_path: Path):
 def test_a_host_trace_without_cpu_share_is_refused():
     with pytest.raises(TraceError, match="cpu_share"):
         host_traces(*make({"edge": {"trace": "lte-like"}}))
+
+
+def test_group_effects_count_only_where_the_scenario_asks_for_them(tmp_path: Path):
+    one = measured(0.25)
+    group = GroupTime(first=1, last=2, seconds=0.3, sum_of_vertices_s=0.5, effect=0.6)
+    known = one.model_copy(update={"models": {"m": one.models["m"].model_copy(update={"groups": (group,)})}})
+    (tmp_path / "mine.json").write_text(known.to_json())
+    scenario, layout = make({"cloud": {"profile": "mine.json"}}, tmp_path)
+    asked = scenario.model_copy(update={"compute": scenario.compute.model_copy(update={"group_effects": True})})
+    for wanted, alone in ((scenario, 0.15), (asked, 0.25)):  # calibrated to the whole, or as measured
+        found = costs_for(wanted, "m", GRAPH, layout)
+        assert found.run_s([1, 2], "cloud") == pytest.approx(0.3)
+        assert found.run_s([1], "cloud") == pytest.approx(alone)

@@ -7,6 +7,7 @@ A host's profile is a device description's name, a device description of one's o
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from d3node.graph import LayerGraph
@@ -74,7 +75,8 @@ def _costs(scenario: Scenario, model_name: str, graph: LayerGraph, layout: Layou
     def of(name: str, where: str) -> TierCosts:
         if name not in loaded:
             try:
-                loaded[name] = load_profile(name, scenario.directory, model_name, graph)
+                found = load_profile(name, scenario.directory, model_name, graph)
+                loaded[name] = found if scenario.compute.group_effects else replace(found, effects=())
             except InputError as error:
                 raise ScenarioError(f"[hosts.{where}]: {error}") from error
         return loaded[name]
@@ -117,6 +119,7 @@ def _faster(costs: TierCosts, speed: float) -> TierCosts:
         tuple(seconds / speed for seconds in costs.scaled_s),
         source=f"{costs.source}, {speed:g} times as fast",
         power_w=costs.power_w,
+        effects=costs.effects,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -82,6 +83,15 @@ class ModelProfile(_Record):
         """Effect of running the whole model as one part (the last group)."""
         return self.groups[-1].effect if self.groups else 1.0
 
+    def effects(self, calibration: float = 1.0) -> tuple[tuple[int, float], ...]:
+        """(number of vertices, factor on the sum of their times) for runs of one vertex and of every length that was measured
+        (the median of its groups), over what the times are multiplied with already."""
+        by_length: dict[int, list[float]] = {}
+        for group in self.groups:
+            by_length.setdefault(group.last - group.first + 1, []).append(group.effect)
+        by_length.setdefault(1, [1.0])
+        return tuple((length, median(effects) / calibration) for length, effects in sorted(by_length.items()))
+
 
 class Profile(_Record):
     """A profile file: one machine, one or more models."""
@@ -119,7 +129,7 @@ class Profile(_Record):
             scaled.append(seconds - overhead)
         machine = self.machine
         source = f"measured on {machine.cpu if machine.device == 'cpu' else machine.device}, {machine.threads} thread(s)"
-        return TierCosts(tuple(fixed), tuple(scaled), source=source)
+        return TierCosts(tuple(fixed), tuple(scaled), source=source, effects=measured.effects(factor))
 
     def with_model(self, profile: ModelProfile) -> Profile:
         """A copy with one model added or replaced."""

@@ -5,6 +5,7 @@ Whoever fills the table (a profile, a regression, a device description) is in th
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -16,13 +17,25 @@ class TierCosts:
     """Seconds on one tier's reference host: vertex v takes `fixed_s[v] + scaled_s[v]`; a tile fixed plus a share of scaled.
 
     `source` says where the figures come from (shown in manifests and tables); `power_w` is what the host draws while computing,
-    None where nobody has measured it.
+    None where nobody has measured it. `effects` are (vertices, factor) by rising number of vertices: a run of so many, one after
+    the other without a pause, takes the sum of their times and this factor, interpolated between (none: the sum).
     """
 
     fixed_s: tuple[float, ...]
     scaled_s: tuple[float, ...]
     source: str = ""
     power_w: float | None = None
+    effects: tuple[tuple[int, float], ...] = ()
+
+    def effect(self, vertices: int) -> float:
+        """Factor on the sum of a run of so many vertices."""
+        if not self.effects:
+            return 1.0
+        place = bisect_left(self.effects, (vertices, 0.0))
+        if place == 0 or place == len(self.effects):
+            return self.effects[min(place, len(self.effects) - 1)][1]
+        (fewer, low), (more, high) = self.effects[place - 1], self.effects[place]
+        return low + (high - low) * (vertices - fewer) / (more - fewer)
 
     def seconds(self, v: int, fraction: float = 1.0) -> float:
         """Seconds of (a fraction of) one vertex."""
@@ -47,8 +60,9 @@ class Costs:
         return seconds / self.speed.get(host, 1.0) if host is not None else seconds
 
     def run_s(self, vertices: Iterable[int], tier: Tier, host: str | None = None) -> float:
-        """Seconds of several vertices one after the other."""
-        return sum(self.vertex_s(v, tier, host) for v in vertices)
+        """Seconds of several vertices one after the other, with the effect of running so many together."""
+        times = [self.vertex_s(v, tier, host) for v in vertices]
+        return sum(times) * self.tiers[tier].effect(len(times)) if self.tiers[tier].effects else sum(times)
 
     def with_speed(self, host: str, speed: float) -> Costs:
         """A copy with another relative speed of one host."""

@@ -90,6 +90,10 @@ class ComputeTable(Table):
         default="real", description="real answers, checked against the whole model, or only as many bytes (no torch, fast)"
     )
     threads: int = Field(default=1, ge=1, description="of torch, in each agent")
+    group_effects: bool = Field(
+        default=False,
+        description="with measured profiles: vertices that run together take what groups of so many took, not their sum",
+    )
 
 
 class NetworkTable(Table):
