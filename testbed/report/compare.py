@@ -120,4 +120,4 @@ def _shown(value: float, worded: Callable[[float], str]) -> str:
 
 
 def _signed(value: float) -> str:
-    return "–" if math.isnan(value) else "0" if value == 0.0 else f"{value * 100:+.2f} %"
+    return "–" if math.isnan(value) else "0" if abs(value) < 5e-5 else f"{value * 100:+.2f} %"
