@@ -29,6 +29,7 @@ HARMLESS: tuple[Check, ...] = (
     checks.transfers_take_wire_bytes_over_rate_plus_delay,
     checks.a_rate_change_holds_for_the_rest_of_a_message,
     checks.an_outage_holds_a_message_back_and_loses_nothing,
+    checks.a_message_sent_in_an_outage_waits_for_its_end_and_no_longer,
     checks.two_streams_share_a_link_fairly,
     checks.counters_hold_every_byte_that_was_sent,
     checks.backend_trusts_an_undisturbed_session,
@@ -40,6 +41,7 @@ DEADLY: tuple[Check, ...] = (
 TIMED: dict[Check, int] = {
     checks.a_rate_change_holds_for_the_rest_of_a_message: 3,
     checks.an_outage_holds_a_message_back_and_loses_nothing: 3,
+    checks.a_message_sent_in_an_outage_waits_for_its_end_and_no_longer: 3,
     checks.two_streams_share_a_link_fairly: 3,
 }
 """Checks of a single transfer's time, and how often they may be tried: a real machine has other work, which may hold it up."""
