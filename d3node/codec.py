@@ -14,16 +14,16 @@ modelled time.
 from __future__ import annotations
 
 import zlib
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from d3node.channel import Payload
+from d3node.codings import CODINGS as CODINGS
+from d3node.codings import Coding as Coding
 from d3node.errors import ProtocolError
 from d3node.wire import ITEM_BYTES
 
-Coding = Literal["float32", "int8-shuffle-deflate", "sign-bits"]
-CODINGS: tuple[Coding, ...] = get_args(Coding)
 LEVEL = 6
 """zlib's effort. Its output may differ by some bytes between zlib versions; answers do not depend on it."""
 

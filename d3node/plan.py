@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from d3node.codec import CODINGS, Coding
+from d3node.codings import CODINGS, Coding
 from d3node.errors import PlanError
 from d3node.exits import METRICS, Exit, stages
 from d3node.graph import INPUT, LayerGraph, Pair
