@@ -19,7 +19,7 @@ from d3node.reuse import PartialRegion
 from d3node.stealing import Offer, PoolWork
 
 if TYPE_CHECKING:
-    from d3node.execute import Request
+    from d3node.request import Request
 
 Done = Callable[[Payload, list[Payload]], None]
 

@@ -1,7 +1,7 @@
 """All requests that a host knows of: from messages to `Lead`, `Origin` and `Hand`, and from their ends to reports and failures.
 
 Also what outlives a request: installed epochs, tensors that came before their plan, and the memory of what has been cancelled.
-What happens inside a request is in `d3node.execute`.
+What happens inside a request is in `d3node.request` and its kin.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from typing import Any
 from d3node.channel import Message, Payload
 from d3node.compute import ComputeQueue
 from d3node.errors import DeadlineExceeded, NodeError, PeerLost, PlanError, ProtocolError
-from d3node.execute import Hand, Key, Lead, Origin, Request
+from d3node.execute import Lead
 from d3node.graph import INPUT
+from d3node.hand import Hand
 from d3node.install import Epoch
 from d3node.links import Sender
+from d3node.origin import Origin
+from d3node.request import Key, Request
 from d3node.stealing import Thief
 from d3node.wire import payload_bytes
 

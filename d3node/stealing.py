@@ -2,7 +2,7 @@
 
 DeepThings (TCAD 2018) lets idle hosts ask a gateway for a busy one, steal from it, and sleep after a vain attempt. Ours ask the
 edge leader, which holds the queues of all its requests, and do not have to poll: the leader says when there is something to take
-and when no longer. The order of dealing is in `d3node.pool`, the messages are sent by `d3node.execute`.
+and when no longer. The order of dealing is in `d3node.pool`, the messages are sent by `d3node.execute` and `d3node.hand`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from d3node.intervals import Box
 from d3node.numerics import Sizes, check_like
 
 if TYPE_CHECKING:
-    from d3node.execute import Request
+    from d3node.request import Request
 
 
 @dataclass(frozen=True, slots=True)

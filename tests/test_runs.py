@@ -309,7 +309,7 @@ def test_long_runs_forget_finished_requests(tmp_path: Path) -> None:
     import gc
 
     from d3node.compute import Job
-    from d3node.execute import Request as Part
+    from d3node.request import Request as Part
     from testbed.orchestrator.tracker import Request
 
     alive: list[int] = []
