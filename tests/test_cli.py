@@ -325,6 +325,20 @@ def test_traces_are_listed_shown_and_converted(capsys, tmp_path):
     assert json.loads(out)["period_s"] == 10.0
 
 
+def test_a_trace_is_generated_and_presets_are_shown_beside_their_targets(capsys, tmp_path):
+    target = tmp_path / "made.up"
+    options = ("--seed", 3, "--duration", 10, "--mean", "8Mbit", "--no-outages", "--to", "mahimahi", "--out", target)
+    said(capsys, "traces", "generate", "lte", *options, code=0)
+    out, _ = said(capsys, "traces", "show", target, "--json", code=0)
+    assert json.loads(out)["columns"]["rate_bps"]["mean"] == pytest.approx(8e6, rel=1e-3)
+    assert "did you mean 'lte'?" in refused(capsys, "traces", "generate", "lt")
+    out, _ = said(capsys, "traces", "presets", "--duration", 2000, "--json", code=0)
+    satellite = json.loads(out)["satellite"]
+    assert satellite["target"].keys() < satellite["generated"].keys()
+    out, _ = said(capsys, "traces", "presets", "--duration", 2000, code=0)
+    assert "satellite" in out
+
+
 def test_traces_are_cut_scaled_and_drawn(capsys, tmp_path):
     part, double, picture = tmp_path / "part.json", tmp_path / "double.txt", tmp_path / "both.png"
     said(capsys, "traces", "cut", "lte-like", "--from", 10, "--until", 20, "--to", "opennetlab", "--out", part, code=0)

@@ -1,8 +1,9 @@
-"""`testbed traces`: the shipped traces, what is in them, and one written out: converted, cut, scaled."""
+"""`testbed traces`: the shipped traces, what is in them, one made up, and one written out: converted, cut, scaled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +18,10 @@ from testbed.names import suggestion
 from testbed.report import units
 from testbed.report.curves import sparkline, summary
 from traces.errors import TraceFormatError
+from traces.generate import PREFIX, generate
 from traces.load import load, shipped
-from traces.presets import PRESETS
+from traces.presets import PRESETS, Preset
+from traces.statistics import statistics
 from traces.trace import Trace
 from traces.write import WRITERS, to_csv
 
@@ -116,9 +119,61 @@ def _draw(found: list[Trace], target: Path) -> None:
         raise TraceError(f"--png {target}: cannot be written: {error}") from error
 
 
+@verb(traces, "presets")
+def presets(
+    duration: Annotated[int, typer.Option("--duration", min=600, help="Seconds that are made up for each.")] = 20_000,
+    seed: Annotated[int, typer.Option("--seed", help="Of what is made up.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """The generator's presets: the statistics that they were calibrated on, and those of what is generated."""
+    found = {name: (preset, statistics(generate(preset, seed, duration))) for name, preset in PRESETS.items()}
+    if as_json:
+        print_json(
+            {
+                name: {"source": preset.source, "target": _targets(preset), "generated": asdict(made)}
+                for name, (preset, made) in found.items()
+            }
+        )
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("preset", "mean", "variation", "autocorrelation 1 s", "5 s", "outage share", "outage mean", "longest"):
+        table.add_column(heading, justify="left" if heading == "preset" else "right")
+    for name, (preset, made) in found.items():
+        target = _targets(preset)
+        pairs = [f"{target[key]:.2f} | {getattr(made, key):.2f}" for key in ("cv", "autocorrelation_1s", "autocorrelation_5s")]
+        outages = [f"{units.percent(preset.outage_share)} | {units.percent(made.outage_share)}"]
+        outages += [f"{preset.outage_mean_s:.1f} | {made.outage_mean_s:.1f} s", f"{made.outage_max_s:g} s"]
+        table.add_row(name, units.rate(made.mean_bps), *pairs, *(outages if preset.outage_share else ["none", "", ""]))
+    out.print(table)
+    out.print(f"target | generated in {duration:,} s of seed {seed}; the mean is met exactly. Sources: --json", style="dim")
+
+
+def _targets(preset: Preset) -> dict[str, float]:
+    kept = ("mean_bps", "cv", "autocorrelation_1s", "autocorrelation_5s", "outage_share", "outage_mean_s")
+    return {key: value for key, value in asdict(preset).items() if key in kept}
+
+
+@verb(traces, "generate")
+def generate_trace(
+    preset: Annotated[str, typer.Argument(metavar="PRESET", help=f"{', '.join(PRESETS)}.")],
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, another trace.")] = 0,
+    duration: Annotated[str, typer.Option("--duration", help="Such as 120, 250ms or 2min; seconds without a unit.")] = "60",
+    step: Annotated[str, typer.Option("--step", help="Length of a row.")] = "1",
+    mean: Annotated[str | None, typer.Option("--mean", help="Mean rate, such as 8Mbit; the preset's if absent.")] = None,
+    outages: Annotated[bool, typer.Option(help="With the preset's outages, or without any.")] = True,
+    to: To = "csv",
+    target: Target = None,
+) -> None:
+    """Make up a trace with the statistics of a kind of link, and write it (a scenario can name it, as generate:PRESET?seed=N)."""
+    options = {"seed": str(seed), "duration": duration, "step": step, "outages": "yes" if outages else "no"}
+    options |= {} if mean is None else {"mean": mean}
+    name = f"{PREFIX}{preset}?" + "&".join(f"{key}={value}" for key, value in options.items())
+    _write(_load(name), to, target, name)
+
+
 @verb(traces, "convert")
 def convert(name: Name, to: To = "csv", target: Target = None) -> None:
-    """Write a trace in another format; also the way to keep a generated one."""
+    """Write a trace in another format."""
     _write(_load(name), to, target, name)
 
 
