@@ -28,6 +28,7 @@ run: setup
 
 test: setup
 	@scripts/kernel.sh
+	@scripts/setup.sh browser
 	@echo "== fast tests" && $(BIN)/python -m pytest -q -m "not slow and not emulation" $(PYTEST_ARGS)
 	@echo "== slow tests" && $(BIN)/python -m pytest -q -m "slow and not emulation" $(PYTEST_ARGS)
 	@echo "== notebooks" && $(BIN)/python -m pytest -q --nbmake analysis

@@ -25,6 +25,7 @@ fi
 echo "One request per model and planner, 60 times slower than real; about two minutes on two idle cores."
 status=0
 "$testbed" run "$scenario" --backend mininet "${changes[@]}" --planner cloud-only --planner d3 --out "$folder" || status=$?
+[ ! -f "$folder/fidelity.json" ] || "$testbed" report "$folder" --html >/dev/null
 # Exit code 3: it finished and was rejected. That a busy or slow machine did not keep up in real time says nothing against the
 # installation; wrong answers or wrong byte counts would.
 late='{"compute_overrun", "event_loop_lag_s", "trace_lateness_s"}'

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Set this checkout up: OS packages (when root or sudo allows), a virtual environment in .venv, all Python packages.
 # One script for `make run`, `make test`, CI and the Vagrant box. Repeatable; returns at once when nothing has changed.
-# usage: scripts/setup.sh [kernel]   "kernel": also the tools that `testbed kernel build` needs
+# usage: scripts/setup.sh [kernel | browser [must]]   "kernel": also the tools that `testbed kernel build` needs;
+#        "browser": also what the tests of HTML reports look at them with ("must": or fail)
 #        environment variables: PYTHON (default python3), D3_SKIP_OS_PACKAGES=1
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,6 +34,20 @@ kernel_tools() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update \
     && as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${KERNEL_PACKAGES[@]}" >/dev/null \
     || say "note: could not install them; needed: sudo apt-get install ${KERNEL_PACKAGES[*]}"
+}
+
+browser() {
+  local found=1
+  "$VENV/bin/python" -c 'import playwright' 2>/dev/null || "$VENV/bin/pip" install -q 'playwright>=1.49' 2> >(grep -v '^WARNING: Location' >&2) || found=
+  if ! command -v chromium >/dev/null; then
+    say "installing chromium, for the tests of HTML reports"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update \
+      && as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core >/dev/null \
+      || "$VENV/bin/python" -m playwright install chromium >/dev/null || found=
+  fi
+  [ -z "$found" ] || return 0
+  say "note: no headless browser; tests of HTML reports need it: sudo apt-get install chromium"
+  [ "$1" != must ]
 }
 
 os_packages() {
@@ -91,3 +106,4 @@ python_packages() {
 os_packages
 python_packages
 [ "${1:-}" != kernel ] || kernel_tools
+[ "${1:-}" != browser ] || browser "${2:-}"

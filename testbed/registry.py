@@ -1,13 +1,13 @@
 """Planners, backends and topologies by name, found through package entry points so that other packages can ship theirs.
 
 Names are listed without importing anything; a class or function is imported when it is asked for. Groups:
-"testbed.planners", "testbed.backends", "testbed.topologies" (see pyproject.toml).
+"testbed.planners", "testbed.backends", "testbed.topologies", "testbed.reports" (see pyproject.toml).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
@@ -23,11 +23,14 @@ from testbed.scenario.schema import Scenario, TopologyTable
 from topologies.layout import Layout
 
 TopologyBuilder = Callable[[TopologyTable], Layout]
+ReportWriter = Callable[[Sequence[Path], Path | None], Path]
+"""Writes a report about folders of runs and sweeps to a file (None: in the first folder, under its usual name); that file."""
 
 _GROUPS: dict[str, tuple[str, type[TestbedError]]] = {
     "testbed.planners": ("planner", PlannerError),
     "testbed.backends": ("backend", BackendError),
     "testbed.topologies": ("topology", ScenarioError),
+    "testbed.reports": ("report", InputError),
 }
 
 _FILE = ".py:"
@@ -103,6 +106,11 @@ def topology(name: str) -> TopologyBuilder:
     return cast(TopologyBuilder, _load("testbed.topologies", name))
 
 
+def report_writer(name: str) -> ReportWriter:
+    """The writer of a kind of report file. Raises InputError for an unknown one, or one that needs packages that are not here."""
+    return cast(ReportWriter, _load("testbed.reports", name))
+
+
 def layout(table: TopologyTable) -> Layout:
     """The layout of a `[topology]` table. Raises ScenarioError for an unknown name, or sizes it cannot have."""
     try:
@@ -127,7 +135,8 @@ def _load(group: str, name: str) -> Any:
         return point.load()
     except (ImportError, AttributeError) as cause:
         kind = _GROUPS[group][0]
-        raise InputError(f'{kind} "{name}" ({point.value}) cannot be imported: {cause}') from cause
+        extra = f"; pip install 'd3-testbed[{','.join(point.extras)}]'" if point.extras else ""
+        raise InputError(f'{kind} "{name}" ({point.module}:{point.attr}) cannot be imported: {cause}{extra}') from cause
 
 
 def _from_file(name: str) -> Callable[..., Any]:

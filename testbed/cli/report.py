@@ -1,4 +1,4 @@
-"""`testbed report`: print a run folder's table again, how it came to its plans, or two runs side by side."""
+"""`testbed report`: print run folders' tables again, or side by side, or how a run came to its plans; and write an HTML page."""
 
 from __future__ import annotations
 
@@ -11,58 +11,94 @@ import pandas as pd
 import typer
 from rich.table import Table
 
+from testbed import registry
 from testbed.cli.app import app
-from testbed.cli.console import out, print_json, verb
+from testbed.cli.console import note, out, print_json, verb
 from testbed.cli.options import Json
+from testbed.cli.report_sweep import print_sweep, sweep_facts
 from testbed.cli.run import print_summary
 from testbed.errors import InputError
 from testbed.orchestrator import RunSummary, summarise
 from testbed.report import Run, load, units
 from testbed.report.compare import compare_lines, compare_table, differences
 from testbed.report.curves import sparkline
+from testbed.sweep.folder import is_sweep
 
-Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
-Other = Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A second one, to be shown beside the first.")]
+Folders = Annotated[
+    list[Path], typer.Argument(metavar="FOLDER...", help="Folders of runs or sweeps; several runs: side by side.")
+]
+Html = Annotated[bool, typer.Option("--html", help="Also write a page to look at: report.html in the first folder, or --out.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write the page (implies --html).")]
 
 
 @verb(app, "report")
 def report(
-    folder: Folder,
-    other: Other = None,
+    folders: Folders,
     plans: Annotated[
         bool, typer.Option("--plans", help="Also every plan and what it was made for, beside the backbone's rate.")
     ] = False,
+    html: Html = False,
+    target: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Print the table of a run folder again, finished or not; or what two runs of one scenario have in common, side by side."""
-    summary = summarise(folder)
-    if other is not None:
-        if plans:
-            raise InputError("--plans is for one run: leave the second folder out")
-        _compare(summary, summarise(other), as_json)
-        return
+    """Print the table of a run or sweep again, finished or not, or several runs of a scenario side by side; and write a page."""
+    if plans and (len(folders) > 1 or is_sweep(folders[0])):
+        raise InputError("--plans is for one run: leave the other folders out")
+    page = html or target is not None
     if as_json:
-        found: dict[str, Any] = summary.to_dict()
+        print_json(_facts(folders, plans))
+    else:
+        _print(folders, plans, must=not page)
+    if page:
+        note(f"a page to look at: {registry.report_writer('html')(folders, target)}")
+
+
+def _facts(folders: list[Path], plans: bool) -> Any:
+    """One run's summary, differences of two runs, a sweep's aggregated cells; a list of these for more folders."""
+    sweeps = [folder for folder in folders if is_sweep(folder)]
+    runs = [summarise(folder) for folder in folders if folder not in sweeps]
+    if len(folders) == 1 and runs:
+        found: dict[str, Any] = runs[0].to_dict()
         if plans:
-            found["plans"] = load(folder).plans.to_dict(orient="records")
-        print_json(found)
-        return
-    print_summary(summary)
+            found["plans"] = load(folders[0]).plans.to_dict(orient="records")
+        return found
+    if not sweeps and len(runs) == 2:
+        return [found.to_dict() for found in differences(*runs)]
+    every = [*(run.to_dict() for run in runs), *(sweep_facts(folder) for folder in sweeps)]
+    return every[0] if len(every) == 1 else every
+
+
+def _print(folders: list[Path], plans: bool, must: bool) -> None:
+    """Tables of all folders. Runs that have nothing in common are an error where the comparison `must` be."""
+    runs = [summarise(folder) for folder in folders if not is_sweep(folder)]
+    for folder in folders:
+        if is_sweep(folder):
+            print_sweep(folder)
+    if len(runs) > 1:
+        for other in runs[1:]:
+            try:
+                _compare(runs[0], other)
+            except InputError as error:
+                if must:
+                    raise
+                note(str(error))
+    elif runs:
+        print_summary(runs[0])
     if plans:
-        run = load(folder)
-        for model, planner in run.plans[["model", "planner"]].drop_duplicates().itertuples(index=False):
-            _timeline(run, model, planner)
-        out.print(
-            "\nPredicted: critical path of one request on an idle network of the state known then.\n"
-            "Measured: median of the requests between this decision and the next, warm-up left out.",
-            style="dim",
-        )
+        _plans(load(folders[0]))
 
 
-def _compare(first: RunSummary, second: RunSummary, as_json: bool) -> None:
-    if as_json:
-        print_json([found.to_dict() for found in differences(first, second)])
-        return
+def _plans(run: Run) -> None:
+    for model, planner in run.plans[["model", "planner"]].drop_duplicates().itertuples(index=False):
+        _timeline(run, model, planner)
+    out.print(
+        "\nPredicted: critical path of one request on an idle network of the state known then.\n"
+        "Measured: median of the requests between this decision and the next, warm-up left out.",
+        style="dim",
+    )
+
+
+def _compare(first: RunSummary, second: RunSummary) -> None:
     out.print(compare_table(first, second))
     for line in compare_lines(first, second):
         out.print(line, soft_wrap=True)

@@ -97,6 +97,15 @@ def load(folder: str | Path) -> pd.DataFrame:
     return frame.drop(columns="parameters")
 
 
+def is_sweep(folder: str | Path) -> bool:
+    """Whether a folder says that it is a sweep's (and not a run's)."""
+    try:
+        found = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("kind") == KIND
+
+
 def cell_columns(cell: Cell) -> dict[str, Any]:
     """What a row says of the cell itself."""
     return {
