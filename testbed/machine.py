@@ -23,8 +23,6 @@ TOOLS = {
     "mnexec": "mininet",
     "ip": "iproute2",
     "tc": "iproute2",
-    "brctl": "bridge-utils",
-    "ifconfig": "net-tools",
     "ethtool": "ethtool",
     "ovs-vsctl": "openvswitch-switch",
     "tcpdump": "tcpdump",

@@ -23,7 +23,7 @@ from d3node.model import Model, ModelSpec, load_graph, load_model
 from d3node.tcp import TcpTransport
 
 SMALL = "agent_models:small?input=1x3x64x64"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +88,12 @@ def test_modelled_compute_lasts_as_long_as_modelled_and_overruns_are_recorded(sm
         graph = small.graph
         async with rig(tmp_path, {graph.name: small}) as agents:
             await agents.configure(tensors="real", mode="modelled")
-            await agents.install(graph, three_way(graph, 1, len(graph), len(graph)), 0.25)
+            await agents.install(graph, three_way(graph, 1, len(graph), len(graph)), 1.0)
             await agents.install(graph, three_way(graph, 2, len(graph), len(graph)), 1e-6)
             for epoch in (1, 2):
                 await answer(agents, epoch, epoch)
             slow, fast = (e.fields["records"][0] for e in await agents.remotes["d1"].wait(2, ["report"]))
-            assert slow["end"] - slow["start"] >= 0.25
+            assert slow["end"] - slow["start"] >= 1.0
             assert slow["overrun_s"] == 0.0
             assert fast["end"] - fast["start"] == pytest.approx(fast["overrun_s"] + 1e-6, abs=1e-4)
             figures = (await agents.remotes["d1"].ask("stats")).fields
@@ -233,7 +233,7 @@ def test_alexnet_over_processes_equals_the_whole_model(
         failed = (await agents.remotes["d1"].wait(4))[3]
         assert (failed.kind, failed.fields["error"]) == ("failed", "PeerLost")
         assert "e3" in failed.fields["text"]
-        assert failed.fields["done_at"] - failed.fields["submitted_at"] < 5.0
+        assert failed.fields["done_at"] - failed.fields["submitted_at"] < 30.0  # its deadline is after 60 s
         del agents.remotes["e3"]
         await agents.install(graph, tiled(graph, (1, 2, 3, 4, 5), ("e1", "e2"), 5), 0.01)
         assert same_within(await answer(agents, 5, 5), whole, 1e-5)
@@ -253,7 +253,7 @@ def test_signals_end_an_agent_cleanly(
     processes.append(d3node(*arguments("e1", "edge", tmp_path, secret)))
     address(processes[0])
     processes[0].send_signal(number)
-    _, errors = processes[0].communicate(timeout=10)
+    _, errors = processes[0].communicate(timeout=120)
     assert (processes[0].returncode, errors) == (0, "")
     assert not (tmp_path / "e1.control").exists()
 
@@ -274,7 +274,7 @@ def test_bad_input_ends_with_code_2_and_a_reason(
     changes: dict[str, str], text: str, tmp_path: Path, secret: Path, processes: list[subprocess.Popen[str]]
 ) -> None:
     processes.append(d3node(*arguments("e1", "edge", tmp_path, secret, **changes)))
-    _, errors = processes[0].communicate(timeout=60)
+    _, errors = processes[0].communicate(timeout=120)
     assert processes[0].returncode == 2
     assert text in errors
     assert "Traceback" not in errors
@@ -284,7 +284,7 @@ def test_a_port_in_use_is_said(tmp_path: Path, secret: Path, processes: list[sub
     processes.append(d3node(*arguments("e1", "edge", tmp_path, secret)))
     taken = address(processes[0])
     processes.append(d3node(*arguments("e2", "edge", tmp_path, secret, listen=taken)))
-    _, errors = processes[1].communicate(timeout=60)
+    _, errors = processes[1].communicate(timeout=120)
     assert processes[1].returncode == 2
     assert f"{taken} is in use" in errors
 

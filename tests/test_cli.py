@@ -213,7 +213,7 @@ class Machine(machine.Probe):
     """A machine without root, Mininet, or netem."""
 
     def which(self, program: str) -> str | None:
-        return None if program in ("mnexec", "brctl") else f"/usr/bin/{program}"
+        return None if program in ("mnexec", "ethtool") else f"/usr/bin/{program}"
 
     def version(self, package: str) -> str | None:
         return None if package in ("mininet", "seaborn") else "1.0"
@@ -228,13 +228,13 @@ class Machine(machine.Probe):
 def test_the_doctor_names_the_packages_that_are_missing(capsys, monkeypatch):
     facts = machine.facts(Machine())
     assert (facts["root"], facts["netem"], facts["htb"]) == (False, False, True)
-    assert facts["advice"][0] == "sudo apt-get install bridge-utils mininet"
+    assert facts["advice"][0] == "sudo apt-get install ethtool mininet"
     assert "'d3-testbed[analysis,emulation]'" in facts["advice"][1]
     assert any("vagrant" in line for line in facts["ways_to_netem"])
     monkeypatch.setattr(machine, "Probe", Machine)
     out, _ = said(capsys, "doctor", code=0)
     assert "✗ mnexec" in out
-    assert "sudo apt-get install bridge-utils mininet" in out
+    assert "sudo apt-get install ethtool mininet" in out
     out, _ = said(capsys, "doctor", "--json", code=0)
     found = json.loads(out)
     assert found["backends"]["sim"]["ok"] is True

@@ -1,7 +1,7 @@
 """The emulated network does what its links are told: rates, changes, outages, counters; each measured in namespaces of its own.
 
-Timings are ratios to what the link's rate allows; a busy machine may hold up single transfers, so the closest of several counts.
-What has nothing to do with time (bytes, drops, settings) must be right every time.
+Timings are ratios to what the link's rate allows; a busy machine may hold up single transfers, so the closest of several counts,
+while none may be early. What has nothing to do with time (bytes, drops, settings) must be right every time.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def measured(name: str, *arguments: str) -> Any:
         *arguments,
     ]
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=variables, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT, env=variables, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def on_time(name: str, takes: Callable[[Any], bool], attempts: int = 3) -> Iterator[Any]:
+def on_time(name: str, takes: Callable[[Any], bool], attempts: int = 5) -> Iterator[Any]:
     """Measurements up to the first that took as long as it should; the caller judges all else of each. Fails if none did."""
     late = []
     for _ in range(attempts):
@@ -45,8 +45,8 @@ def on_time(name: str, takes: Callable[[Any], bool], attempts: int = 3) -> Itera
         yield found
         if takes(found):
             return
-        late.append((found["seconds"], found["expected"]))
-    raise AssertionError(f"seconds taken and expected: {late}")
+        late.append(found)
+    raise AssertionError(f"none was on time: {late}")
 
 
 @pytest.mark.parametrize("topology", ["three_tier", "two_sites"])
@@ -82,24 +82,30 @@ def test_a_message_takes_what_the_rate_and_the_framing_say() -> None:
 
 
 def test_a_rate_changes_in_place_in_the_middle_of_a_message() -> None:
-    for found in on_time("rate_change", lambda f: f["seconds"] == pytest.approx(f["expected"], rel=0.05)):
+    def each_rate_is_reached(found: Any) -> bool:
+        return all(most >= 0.95 for _, most in found["carried_over_allowed"])
+
+    for found in on_time("rate_change", each_rate_is_reached):
+        assert all(least <= 1.03 for least, _ in found["carried_over_allowed"]), found
         assert found["drops"] == 0
         assert found["bytes"] < 4_020_000 * 1514 / 1448 * 1.01  # nothing was sent twice
 
 
 def test_an_outage_holds_the_queue_and_ends_at_once() -> None:
-    # TCP may notice late
-    for found in on_time("outage", lambda f: f["expected"] * 0.97 <= f["seconds"] <= f["expected"] * 1.1 + 0.7):
+    def in_time(found: Any) -> bool:  # TCP may notice late
+        return found["queued"] > 0 and found["expected"] * 0.97 <= found["seconds"] <= found["expected"] * 1.1 + 0.7
+
+    for found in on_time("outage", in_time):
         assert found["leaked"] <= 2 * 1514
-        assert found["queued"] > 0
         assert found["drops"] == 0
 
 
 def test_counters_hold_every_frame_on_its_path_and_offload_is_off() -> None:
     found = measured("counters")
     framed = 1_000_000 + 66 * -(-1_000_000 // 1448)
+    more = 1000 + 1514 * found["sent_twice"]
     for link in ("access-d1", "backbone", "core-c1"):
-        assert framed <= found["gained"][f"{link} up"] <= framed + 1000
+        assert framed <= found["gained"][f"{link} up"] <= framed + more
         assert 0 < found["gained"][f"{link} down"] < framed * 0.07
     assert {found["gained"][f"lan-{host} {way}"] for host in ("e1", "e2") for way in ("up", "down")} == {0}
     assert not any(found["offload"])

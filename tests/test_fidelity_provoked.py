@@ -102,7 +102,7 @@ def test_computing_that_takes_longer_than_modelled_is_named(tmp_path: Path) -> N
 
 
 def _wrong_rate(event: dict[str, Any]) -> None:
-    """Behind the backend's back: ten times the rate on every shaped port of the backbone."""
+    """Behind the backend's back: a hundred times the rate on every shaped port of the backbone."""
     if event["event"] != "session":
         return
     inside = _inside()
@@ -118,7 +118,7 @@ def _wrong_rate(event: dict[str, Any]) -> None:
         ).stdout
         for line in shown.splitlines():
             words = line.split()
-            if words[:2] == ["class", "htb"] and "2Mbit" in words:
+            if words[:2] == ["class", "htb"] and "200Kbit" in words:
                 parent = words[words.index("parent") + 1] if "parent" in words else words[3]
                 change = ["tc", "class", "change", "dev", device, "parent", parent, "classid", words[2], "htb", "rate", "20mbit"]
                 said(*change)
@@ -149,7 +149,8 @@ def _descends(entry: Path) -> bool:
 @emulation
 @slow
 def test_a_link_that_has_another_rate_than_asked_for_is_named(tmp_path: Path) -> None:
-    levels = over_mininet(tmp_path, _wrong_rate, requests={"count": 60})
+    slow = {"backbone": {"rate": "200 kbit/s", "delay": "0 s"}}  # half a second for an input
+    levels = over_mininet(tmp_path, _wrong_rate, links=slow, requests={"count": 60})
     assert levels["rate_read_back"] == "rejected"
     assert levels["link_rate"] == "rejected"
 

@@ -25,9 +25,10 @@ NOBODY = 65534
 
 # Makes a host in a network namespace, a link into it and a file, then waits; "ready" goes to standard output.
 LITTLE_NETWORK = """
-import pathlib, subprocess, time
+import os, pathlib, subprocess, time
 inner = subprocess.Popen(["unshare", "--net", "sleep", "1000"])
-time.sleep(0.3)
+while os.readlink(f"/proc/{inner.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+    time.sleep(0.01)
 subprocess.run(["ip", "link", "add", "d3left", "type", "veth", "peer", "name", "d3right", "netns", str(inner.pid)], check=True)
 pathlib.Path("/dev/shm/d3file").write_text("x")
 print("ready", flush=True)
@@ -36,10 +37,10 @@ time.sleep(1000)
 
 
 def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*SUPERVISOR, *command], capture_output=True, text=True, timeout=60, cwd=ROOT, check=False, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run([*SUPERVISOR, *command], capture_output=True, text=True, timeout=240, cwd=ROOT, check=False, **options)  # type: ignore[call-overload,no-any-return]
 
 
-def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, f"it did not come about within {limit_s:g} s"
@@ -206,7 +207,7 @@ def test_an_ordinary_user_gets_namespaces_where_the_kernel_allows_it(readable: P
     user += ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]  # a process between: setpriv itself may still read everything
 
     def done(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*user, *command], capture_output=True, text=True, cwd=readable, timeout=60, check=False)
+        return subprocess.run([*user, *command], capture_output=True, text=True, cwd=readable, timeout=240, check=False)
 
     # The interpreter of the tests may be root's own; the system's is there with the packages that emulation needs.
     pythons = [one for one in (sys.executable, "/usr/bin/python3") if done(one, "-c", "import ctypes, typing").returncode == 0]

@@ -37,12 +37,11 @@ def run(
     return guest.run(kernel, Job(f"kernel_jobs:{name}", arguments, writable, memory_mib=SMALL), listener, limits)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
+def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, f"it did not come about within {limit_s:g} s"
         time.sleep(0.05)
-    raise AssertionError("it did not come about within 30 s")
 
 
 def processes_of(program: Path) -> set[int]:
@@ -122,8 +121,8 @@ def test_a_guest_in_which_everybody_waits_is_reported():
 
 
 def test_the_wall_clock_limit_lets_the_job_tidy_up(tmp_path):
-    with pytest.raises(RunError, match="limit of 4 s"):
-        run("interrupted", Limits(wall_s=4.0), writable=(tmp_path,), folder=str(tmp_path))
+    with pytest.raises(RunError, match="limit of 12 s"):
+        run("interrupted", Limits(wall_s=12.0), writable=(tmp_path,), folder=str(tmp_path))
     assert (tmp_path / "tidied").read_text() == "yes"
 
 

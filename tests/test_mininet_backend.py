@@ -68,7 +68,7 @@ def test_every_missing_program_is_named_with_its_package(monkeypatch: pytest.Mon
     monkeypatch.setattr(mininet_support, "kernel", lambda: {"netem": False, "error": None})
     monkeypatch.setattr(mininet_support.shutil, "which", lambda *_, **__: None)
     reasons = "; ".join(MininetBackend().support(scenario()).reasons)
-    for words in ("mnexec is missing: sudo apt-get install mininet", "apt-get install iproute2", "apt-get install bridge-utils"):
+    for words in ("mnexec is missing: sudo apt-get install mininet", "apt-get install iproute2", "apt-get install bash"):
         assert words in reasons
 
 
@@ -150,9 +150,9 @@ def test_real_tiles_on_four_edge_hosts_give_the_whole_models_answer_and_captures
         whole = await fleet.clients["c1"].call("whole", {"model": MODEL, "input": 7})
         before = await session.counters()
         for request in (1, 2, 3):
-            fields = {"request": request, "epoch": 1, "input": 7, "deadline_s": 30.0}
+            fields = {"request": request, "epoch": 1, "input": 7, "deadline_s": 120.0}
             await fleet.clients["d1"].send("submit", fields)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while sum(message.kind in ("done", "failed") for message in pushed) < 3:
                 await asyncio.sleep(0.05)
         after = await session.counters()
@@ -241,12 +241,12 @@ def test_ctrl_c_with_a_request_in_flight_keeps_the_finished_rows_and_leaves_noth
             table = folder / "inferences.csv"
             return list(csv.DictReader(table.read_text().splitlines())) if table.is_file() else []
 
-        until(lambda: len(rows()) >= 3 or process.poll() is not None, 60)
+        until(lambda: len(rows()) >= 3 or process.poll() is not None, 240)
         family = descendants(process.pid)
         namespaces = Namespaces(family)
         assert len(namespaces) == 4, process.communicate()  # of the inside, and of three hosts
         process.send_signal(signal.SIGINT)
-        output, errors = (words.decode() for words in process.communicate(timeout=60))
+        output, errors = (words.decode() for words in process.communicate(timeout=240))
     assert process.returncode == 130, errors
     assert "interrupted" in errors
     assert "Traceback" not in errors

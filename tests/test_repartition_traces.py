@@ -44,7 +44,7 @@ def replan(out: Path, trace: str, offset: str, *overrides: str, backend: str = "
     for setting in settings:
         command += ["--set", setting]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600
     )
     # 3: over Mininet a busy machine may have its timing rejected; plans and answers do not hang on that
     assert done.returncode == 0 or (backend == "mininet" and done.returncode == 3), done.stderr

@@ -192,7 +192,7 @@ def test_interrupted_a_sweep_says_how_to_go_on(tmp_path):
     child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     until(lambda: (folder / "cells.csv").is_file() and len((folder / "cells.csv").read_bytes().splitlines()) > 2, child)
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=120)
     assert child.returncode == 130
     assert "the same command goes on" in said
     kept = len(rows(folder))

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ from d3node.channel import Channel, Message, Payload
 from d3node.errors import AuthenticationError, ChannelClosed, ChannelError, ProtocolError
 from d3node.tcp import TcpTransport, split_address
 
-LIMITS = wire.Limits(payload_bytes=1 << 24, buffered_bytes=1 << 20, handshake_s=0.3, stall_s=0.3, pending_handshakes=8)
+LIMITS = wire.Limits(payload_bytes=1 << 24, buffered_bytes=1 << 20, handshake_s=60.0, stall_s=60.0, pending_handshakes=8)
+PATIENCE_S = 60.0
+"""For what must come about, on a machine with other work."""
 
 
 def tensor(*data: bytes, request: int = 1) -> Message:
@@ -36,9 +39,9 @@ async def echo(channel: Channel) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(
-    handler: Callable[[Channel], Awaitable[None]] = echo, address: str = "127.0.0.1:0"
+    handler: Callable[[Channel], Awaitable[None]] = echo, address: str = "127.0.0.1:0", limits: wire.Limits = LIMITS
 ) -> AsyncIterator[tuple[TcpTransport, str]]:
-    transport = TcpTransport(SECRET, limits=LIMITS)
+    transport = TcpTransport(SECRET, limits=limits)
     listener = await transport.listen(address, handler)
     try:
         yield transport, listener.address
@@ -136,7 +139,7 @@ def test_what_was_sent_before_close_arrives() -> None:
             for i in range(30):
                 await channel.send(tensor(bytes(30_000), request=i))
             await channel.close()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await over.wait()
             assert arrived == list(range(30))
             with pytest.raises(ChannelClosed):
@@ -173,7 +176,7 @@ def test_a_reader_that_does_not_take_messages_slows_the_sender_down() -> None:
             await asyncio.sleep(0.5)
             assert sent < 40, "60 MB went out although the receiver may hold 1 MiB"
             release.set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 await sending
                 while taken < 60:
                     await asyncio.sleep(0.01)
@@ -206,14 +209,14 @@ def test_a_peer_that_is_no_d3node_gets_a_reason_and_nobody_else_notices() -> Non
 
 def test_silent_peers_are_cut_off_and_too_many_of_them_are_turned_away() -> None:
     async def main() -> None:
-        async with serving() as (transport, address):
+        async with serving(limits=replace(LIMITS, handshake_s=2.0)) as (transport, address):
             silent = [await raw(address) for _ in range(LIMITS.pending_handshakes)]
             await asyncio.sleep(0.05)
             reader, writer = await raw(address)
-            assert b"too many connections" in await asyncio.wait_for(reader.read(), 0.2)
+            assert b"too many connections" in await asyncio.wait_for(reader.read(), PATIENCE_S)
             writer.close()
             for reader, writer in silent:
-                assert b"no handshake within" in await asyncio.wait_for(reader.read(), 2)
+                assert b"no handshake within" in await asyncio.wait_for(reader.read(), PATIENCE_S)
                 writer.close()
             await still_serves(transport, address)
 
@@ -231,11 +234,11 @@ def test_a_peer_that_stops_in_the_middle_of_a_message_is_cut_off() -> None:
                 errors.append(error)
                 raise
 
-        async with serving(watch) as (transport, address):
+        async with serving(watch, limits=replace(LIMITS, stall_s=1.0)) as (transport, address):
             reader, writer = await authenticated(address)
             message = tensor(bytes(1000))
             writer.write(wire.encode_head(message, 0.0) + bytes(999))
-            assert await asyncio.wait_for(reader.read(), 3) == b""
+            assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
             assert isinstance(errors[0], ProtocolError)
             assert "in the middle of a message" in str(errors[0])
             writer.close()
@@ -249,7 +252,7 @@ def test_oversized_tensors_are_refused_before_memory_is_taken() -> None:
         async with serving() as (transport, address):
             reader, writer = await authenticated(address)
             writer.write(wire.PREFIX.pack(wire.MAGIC, 1, 0, 60, 1 << 62))
-            assert await asyncio.wait_for(reader.read(), 2) == b""
+            assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
             writer.close()
             await still_serves(transport, address)
 

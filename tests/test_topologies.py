@@ -94,7 +94,7 @@ def test_mn_runs_the_topology_files(topology: str, tmp_path: Path) -> None:
         [sys.executable, "-m", "testbed.backends.isolation", "--", "sh", "-c", 'cd "$0" && exec "$@"', str(tmp_path), *command],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         cwd=ROOT,
         env=variables,
         check=False,

@@ -19,14 +19,8 @@ from testbed.errors import BackendError
 from testbed.scenario.links import ResolvedLink
 from testbed.scenario.schema import Scenario
 
-PROGRAMS = {
-    "mnexec": "mininet",
-    "ip": "iproute2",
-    "brctl": "bridge-utils",
-    "ifconfig": "net-tools",
-    "bash": "bash",
-}
-"""Programs that Mininet's hosts, links and Linux bridges run, and the Debian/Ubuntu package of each."""
+PROGRAMS = {"mnexec": "mininet", "ip": "iproute2", "bash": "bash"}
+"""Programs that Mininet's hosts run, and the Debian/Ubuntu package of each. (Links and bridges are made over netlink.)"""
 
 MODULES = {"mininet": "mininet", "pyroute2": "pyroute2", "scapy": "scapy"}
 NETEM_WAYS_OUT = (

@@ -89,7 +89,7 @@ def accuracy(emit: Emit, models: dict[str, str]) -> list[dict[str, float]]:
                         await probe(fleet, "d1", "c1", 100_000 + int(rate * 2 * delay / 4))
                     for size in SIZES:
                         await asyncio.sleep(2.0)
-                        seconds, sent = await probe(fleet, "d1", "c1", size)
+                        seconds, sent, _ = await probe(fleet, "d1", "c1", size)
                         wire = frame_bytes(sent)
                         last = wire - (-(-sent // SEGMENT_PAYLOAD) - 1) * (SEGMENT_PAYLOAD + FRAME_OVERHEAD)
                         first = min(wire, SEGMENT_PAYLOAD + FRAME_OVERHEAD)
