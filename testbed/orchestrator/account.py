@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from d3node.plan import Tier
 from testbed.costs.network import frame_bytes
@@ -18,6 +18,8 @@ WIDE_AREA_ROLES = frozenset({"backbone", "cellular"})
 """Roles of links whose traffic counts as backbone bytes: the ways out of a site."""
 
 Span = tuple[float, float]
+
+Leg = Literal["access", "lan", "backbone", "return"]
 
 
 def union_s(spans: Sequence[Span]) -> float:
@@ -40,6 +42,15 @@ class Route:
     target: Tier
     links: tuple[LinkKey, ...]
     wide: bool
+
+    @property
+    def leg(self) -> Leg:
+        """Which of a latency's transfer times counts it."""
+        if self.target == "device":
+            return "return"
+        if self.target == "cloud":
+            return "backbone"
+        return "access" if self.source == "device" else "lan"
 
 
 @dataclass(slots=True)
@@ -86,6 +97,10 @@ class Ledger:
         self.compute_s = 0.0
         self.overrun_s = 0.0
         self.weights_bytes = 0
+
+    def tier(self, host: str) -> Tier:
+        """The tier of a host."""
+        return self._layout.by_name[host].tier
 
     def route(self, source: str, target: str) -> Route:
         """How messages from one host to another are booked."""
@@ -150,12 +165,13 @@ class Ledger:
                     continue
                 nbytes = record["bytes"]
                 route = self.book_transfer(record["peer"], host, nbytes)
-                if route.target == "device":
+                leg = route.leg
+                if leg == "return":
                     back.append(span)
-                elif route.target == "cloud":
+                elif leg == "backbone":
                     backbone.append(span)
                     figures.backbone_bytes += nbytes if route.wide else 0
-                elif route.source == "device":
+                elif leg == "access":
                     access.append(span)
                     figures.access_bytes += nbytes
                 else:

@@ -41,6 +41,28 @@ INFERENCES: dict[str, str] = {
     "error_text": "what the error says",
 }
 
+STEPS: dict[str, str] = {
+    "model": "name of the DNN",
+    "planner": "name of the planner",
+    "device": "host that made the request",
+    "request": "number of the request on its device",
+    "warmup": "true for a warm-up request",
+    "epoch": "plan that the request was carried out with",
+    "what": "compute or transfer",
+    "host": "host that computed, or that received the message",
+    "tier": "that host's: device, edge or cloud",
+    "peer": "transfer: host that sent the message",
+    "leg": "transfer: access, lan, backbone or return, the column of inferences.csv that it counts for",
+    "kind": "transfer: kind of the message (docs/wire.md): tensor, tile, tile_done, halo, answer, ...",
+    "vertices": "compute: vertices of the graph, runs of them as `first-last`; transfer: the vertex whose tensor travelled",
+    "stack": "number of the stack in the plan, from 0; empty outside tiles",
+    "tile": "number of the tile in its stack, from 0",
+    "start_s": "when it began, in scenario seconds since the replay began; transfer: when it was handed to the network",
+    "end_s": "when it was done; transfer: when the last byte was there",
+    "queue_s": "compute: how long it had waited for a busy host before `start_s`",
+    "message_bytes": "transfer: application bytes (message prefix, header, tensors)",
+}
+
 LINKS: dict[str, str] = {
     "model": "name of the DNN",
     "planner": "name of the planner",

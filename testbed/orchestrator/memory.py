@@ -1,6 +1,6 @@
 """A run without a folder: the same experiment, its rows kept in memory and summed up at once, for many small runs (sweeps).
 
-What is measured is the same as in a run folder, row by row; the events and the manifest are not kept.
+What is measured is the same as in a run folder, row by row; steps, events and the manifest are not kept.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self.inferences = _Rows(tuple(INFERENCES))
+        self.steps = None
         self.links = _Rows(tuple(LINKS))
         self.plans = _Records()
         self.manifest: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from d3node.errors import NodeError
 from testbed.backends.base import LinkCounters, Session, Settles
 from testbed.costs.network import MESSAGE_HEADER_BYTES
 from testbed.errors import AgentError, RunError, TestbedError
-from testbed.orchestrator import joint, rows
+from testbed.orchestrator import joint, rows, steps
 from testbed.orchestrator.account import WIDE_AREA_ROLES, Ledger, LinkBytes
 from testbed.orchestrator.control import Fleet
 from testbed.orchestrator.epochs import Epochs
@@ -188,6 +188,8 @@ class PairRun:
         told = self._stage.verifier.classify(name, request.input, request.answer)
         row = rows.inference(name, self._planner, request, self._start, figures, verdict, told)
         self._stage.folder.inferences.add_values(row)
+        if (sink := self._stage.folder.steps) is not None:
+            sink.add_all(steps.of_request(name, self._planner, request, self._start, self._ledger))
         self._stage.journal.progress(self._names)
 
     # -- control loop -----------------------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from testbed.errors import InputError, RunError
-from testbed.orchestrator.columns import INFERENCES, LINKS
+from testbed.orchestrator.columns import INFERENCES, LINKS, STEPS
 
 FORMAT = 1
 """Version of the folder's format, in the manifest."""
@@ -72,6 +72,12 @@ class TableSink(Protocol):
     def add_values(self, values: list[object]) -> None: ...
 
 
+class StepSink(Protocol):
+    """What the steps of a request go to, all of them at once."""
+
+    def add_all(self, rows: Iterable[list[object]]) -> None: ...
+
+
 class LineSink(Protocol):
     """What records go to."""
 
@@ -85,6 +91,11 @@ class Recorder(Protocol):
 
     @property
     def inferences(self) -> TableSink: ...
+
+    @property
+    def steps(self) -> StepSink | None:
+        """None where nobody keeps them."""
+        ...
 
     @property
     def links(self) -> TableSink: ...
@@ -116,14 +127,21 @@ class Table:
             raise ValueError(f"{len(values)} values for {len(self.columns)} columns")
         self._put(values)
 
+    def add_all(self, rows: Iterable[list[object]]) -> None:
+        """Append rows given in the order of the columns, in one write."""
+        self._write(rows)
+
     def close(self) -> None:
         """Close the file; what could not be written has been said by `add`."""
         with suppress(OSError):
             self._file.close()
 
     def _put(self, values: Any) -> None:
-        # One write per row: whatever interrupts us, the file ends with a whole line.
-        self._writer.writerow(values)
+        self._write((values,))
+
+    def _write(self, rows: Iterable[Any]) -> None:
+        # One write for all: whatever interrupts us, the file ends with a whole line.
+        self._writer.writerows(rows)
         with writing(self._path):
             self._file.write(self._line.getvalue())
             self._file.flush()
@@ -160,6 +178,7 @@ class RunFolder:
             if any(entry.name != "capture" for entry in path.iterdir()):
                 raise InputError(f"{path} is not empty: results of a run go to a folder of their own, choose another with --out")
             self.inferences = Table(path / "inferences.csv", INFERENCES)
+            self.steps = Table(path / "steps.csv", STEPS)
             self.links = Table(path / "links.csv", LINKS)
             self.plans = Lines(path / "plans.jsonl")
             self.events = Lines(path / "events.jsonl")
@@ -180,5 +199,5 @@ class RunFolder:
 
     def close(self) -> None:
         """Close all files."""
-        for file in (self.inferences, self.links, self.plans, self.events):
+        for file in (self.inferences, self.steps, self.links, self.plans, self.events):
             file.close()

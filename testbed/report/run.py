@@ -17,24 +17,26 @@ from typing import Any
 import pandas as pd
 
 from testbed.errors import InputError
-from testbed.orchestrator.columns import INFERENCES, LINKS
+from testbed.orchestrator.columns import INFERENCES, LINKS, STEPS
 
 _NAMES = ("model", "planner", "device", "error", "error_text", "tiles", "link", "direction", "kind")
+_STEP_NAMES = ("what", "host", "tier", "peer", "leg", "vertices")
 _TRUTHS = ("warmup", "correct", "local_answer", "fallback", "agrees", "label_correct")
-_WHOLE = ("request", "epoch", "input", "exit", "absent_devices", "label")
+_WHOLE = ("request", "epoch", "input", "exit", "absent_devices", "label", "stack", "tile")
 _LATER = frozenset(("exit", "local_answer", "fallback", "absent_devices", "agrees", "label", "label_correct"))
 """Columns that runs of earlier versions lack."""
-_TEXT = frozenset((*_NAMES, *_TRUTHS, *_WHOLE))
+_TEXT = frozenset((*_NAMES, *_STEP_NAMES, *_TRUTHS, *_WHOLE))
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run. `inferences` and `links` are the CSV files; `plans` and `events` the JSON lines, one row a record; `manifest`
-    and `fidelity` the documents."""
+    """One run. `inferences`, `steps` and `links` are the CSV files; `plans` and `events` the JSON lines, one row a record;
+    `manifest` and `fidelity` the documents. Runs of earlier versions have no steps."""
 
     path: Path
     manifest: dict[str, Any]
     inferences: pd.DataFrame
+    steps: pd.DataFrame
     links: pd.DataFrame
     plans: pd.DataFrame
     events: pd.DataFrame
@@ -67,6 +69,7 @@ def load(path: str | Path) -> Run:
         path=folder,
         manifest=_document(folder / "manifest.json"),
         inferences=_table(folder / "inferences.csv", INFERENCES),
+        steps=_table(folder / "steps.csv", STEPS),
         links=_table(folder / "links.csv", LINKS),
         plans=_records(folder / "plans.jsonl"),
         events=_records(folder / "events.jsonl"),
