@@ -1,0 +1,30 @@
+"""Figures over the frames of `analysis.load`, for print: each takes frames and, if given, draws on your Axes (docs/analysis.md).
+
+Nothing is saved and nothing shown: `save(ax, "mine.pdf")` does that.
+"""
+
+from analysis.figures.bars import backbone_bars, breakdown, regret_bars, speedup_bars
+from analysis.figures.gantt import gantt
+from analysis.figures.grids import fidelity_matrix, phase_diagram, scaling
+from analysis.figures.latency import latency_cdf, latency_timeline
+from analysis.figures.panels import panels
+from analysis.figures.style import COLUMN_IN, PAGE_IN, context, look, save
+
+__all__ = [
+    "COLUMN_IN",
+    "PAGE_IN",
+    "backbone_bars",
+    "breakdown",
+    "context",
+    "fidelity_matrix",
+    "gantt",
+    "latency_cdf",
+    "latency_timeline",
+    "look",
+    "panels",
+    "phase_diagram",
+    "regret_bars",
+    "save",
+    "scaling",
+    "speedup_bars",
+]

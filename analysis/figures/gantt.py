@@ -1,0 +1,105 @@
+"""One request through device, edges and cloud: a lane for each host, arrows for messages."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from analysis.figures.style import LEGS, PAGE_IN, QUEUE, SMALL, TIERS, axes_of, single, styled
+from analysis.frames import REQUEST
+from testbed.errors import InputError
+from testbed.report import units
+
+LEG_COLOURS = dict(zip(LEGS, (TIERS["device"], TIERS["edge"], TIERS["cloud"], "0.45"), strict=True))
+
+
+@styled
+def gantt(steps: pd.DataFrame, *, ax: Axes | None = None, legend: bool = True) -> Axes:
+    """Steps of one request (rows of `tables.one_request`), in milliseconds since the device started it.
+
+    Bars where a host computed, in its tier's colour and named by its vertices; grey where work waited for a busy host; an arrow
+    for each message, from the sender's lane to the receiver's, with its size where there is room.
+
+    Raises InputError for steps of several requests, and for none.
+    """
+    if steps.empty:
+        raise InputError("gantt: there are no steps to draw (runs of earlier versions, and sweeps in memory, keep none)")
+    for column in ("run", *REQUEST):
+        single(steps, column, "gantt")
+    tiers = steps.set_index("host")["tier"].to_dict()
+    order = ["device", "edge", "cloud"]
+    hosts = sorted(
+        {*steps["host"], *steps["peer"].dropna(), *steps["device"]},
+        key=lambda host: (order.index(tiers.get(host, "device")), host),
+    )
+    lane = {host: row for row, host in enumerate(hosts)}
+    ax = axes_of(ax, PAGE_IN, 0.75 + 0.33 * len(hosts))
+    total = float((steps["offset_s"] + steps["duration_s"]).max()) * 1e3
+    inch = ax.figure.get_figwidth() * 0.88 / total
+    for row in steps[steps["what"] == "compute"].itertuples():
+        start, width, at = row.offset_s * 1e3, row.duration_s * 1e3, lane[row.host]
+        if row.queue_s > 0.0:
+            ax.barh(at, row.queue_s * 1e3, left=start - row.queue_s * 1e3, height=0.3, color=QUEUE, lw=0.0, zorder=2)
+        ax.barh(at, width, left=start, height=0.62, color=TIERS[row.tier], edgecolor="white", lw=0.4, zorder=3)
+        words = row.vertices if pd.isna(row.tile) else f"{row.vertices}, tile {row.tile}"
+        for text in (words, row.vertices):
+            if len(text) * 0.055 < width * inch:
+                ax.text(start + width / 2, at, text, ha="center", va="center", size=SMALL, color="white", zorder=4)
+                break
+        else:
+            if pd.isna(row.tile):
+                ax.text(start + width / 2, at + 0.33, words, ha="center", va="top", size=SMALL, color="0.15", zorder=6)
+    for row in steps[steps["what"] == "transfer"].itertuples():
+        start, end = row.offset_s * 1e3, (row.offset_s + row.duration_s) * 1e3
+        source, target = lane[row.peer], lane[row.host]
+        side = 0.31 if target > source else -0.31
+        colour = LEG_COLOURS[row.leg]
+        ax.annotate(
+            "",
+            xy=(end, target - side),
+            xytext=(start, source + side),
+            arrowprops={
+                "arrowstyle": "-|>,head_width=0.12,head_length=0.25",
+                "color": colour,
+                "lw": 0.9,
+                "shrinkA": 0,
+                "shrinkB": 0,
+            },
+            zorder=5,
+        )
+        size = units.size(row.message_bytes)
+        if (end - start) * inch > len(size) * 0.075:
+            ax.text(
+                (start + end) / 2,
+                (source + target) / 2,
+                size,
+                ha="center",
+                va="center",
+                size=SMALL,
+                color="0.15",
+                zorder=6,
+                bbox=_PAPER,
+            )
+    ax.set(yticks=range(len(hosts)), yticklabels=hosts, ylim=(len(hosts) - 0.45, -0.55), xlim=(-0.01 * total, total * 1.01))
+    ax.set_xlabel("time since the device started the request (ms)")
+    ax.grid(axis="y", visible=False)
+    if legend:
+        _legend(ax, steps)
+    return ax
+
+
+_PAPER = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+
+
+def _legend(ax: Axes, steps: pd.DataFrame) -> None:
+    """Tiers that computed, legs that were travelled, and the queue if there was one."""
+    used = set(steps.loc[steps["what"] == "compute", "tier"])
+    handles: list[object] = [Patch(color=colour, label=f"{tier} computes") for tier, colour in TIERS.items() if tier in used]
+    if (steps["queue_s"].fillna(0.0) > 0.0).any():
+        handles.append(Patch(color=QUEUE, label="waits for a busy host"))
+    words = {"access": "to the edge", "lan": "between edge hosts", "backbone": "to the cloud", "return": "back"}
+    for leg, text in words.items():
+        if (steps["leg"] == leg).any():
+            handles.append(ax.plot([], [], color=LEG_COLOURS[leg], lw=1.2, label=text)[0])
+    ax.legend(handles=handles, ncols=len(handles), loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.2)
