@@ -43,7 +43,8 @@ def serve_command(
     name: Annotated[str, typer.Option(help="This host's name in plans.")],
     tier: Annotated[str, typer.Option(help="device, edge or cloud.")],
     model: Annotated[
-        list[str] | None, typer.Option(help='To load: zoo name, "package.module:factory" or .pt2 file. Repeatable.')
+        list[str] | None,
+        typer.Option(help="To load: zoo name, module:factory, file.py:factory or .pt2 file. Repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     weights: Annotated[list[str] | None, typer.Option(help="MODEL=FILE: real weights (.safetensors). Repeatable.")] = None,

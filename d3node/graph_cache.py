@@ -49,7 +49,7 @@ def key(source: str) -> str:
         facts["source"] = str(Path(source).resolve())
         facts["files"] = _stat([Path(source)])
     elif kind == "factory":
-        facts["files"] = _stat(_module_files(source.partition(":")[0]))
+        facts["files"] = _stat(_module_files(source.partition("?")[0].rpartition(":")[0]))
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -103,7 +103,11 @@ def _version(library: str) -> str:
 
 
 def _module_files(name: str) -> list[Path]:
-    """Python files of the top-level package that a factory lives in (it may build on its neighbours)."""
+    """Python files of the top-level package, or of the folder, that a factory lives in (it may build on its neighbours)."""
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise ModelError(f"model file {name!r} does not exist")
+        return sorted(Path(name).resolve().parent.glob("*.py"))
     try:
         spec = importlib.util.find_spec(name.partition(".")[0])
     except (ImportError, ValueError):

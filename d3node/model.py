@@ -37,8 +37,9 @@ def captured_within(path: str, offset: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Which model: a zoo name, a network that is trained here (`d3node.train`), "package.module:factory[?input=1x3x224x224]" or a
-    `.pt2` file; the seed of its random weights (or of its training), or a `.safetensors` file with real ones."""
+    """Which model: a zoo name, a network that is trained here (`d3node.train`), "package.module:factory[?input=1x3x224x224]",
+    "file.py:factory[...]" or a `.pt2` file; the seed of its random weights or training, or a `.safetensors` file with real
+    ones."""
 
     source: str
     seed: int = 0

@@ -237,7 +237,10 @@ def main(arguments: Sequence[str] | None = None, out: TextIO | None = None) -> i
     """Entry point. Returns 0 when every promise holds, 1 when one is broken, 2 for a model that cannot be loaded."""
     parser = argparse.ArgumentParser(prog="python -m d3node.verify", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help=f"{', '.join(zoo.ZOO)}, package.module:factory, or a .pt2 file"
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help=f"{', '.join(zoo.ZOO)}, module:factory, file.py:factory, or a .pt2 file",
     )
     parser.add_argument("--all", action="store_true", help="every cut, 200 assignments, every candidate stack (slow)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random weights")

@@ -1,4 +1,4 @@
-"""Where models come from: five named ones, `package.module:factory`, and `.pt2` files; seeded or real weights.
+"""Where models come from: five named ones, `package.module:factory`, `file.py:factory`, and `.pt2` files; seeded or real weights.
 
 This module imports torch, torchvision and timm only inside functions, so that names and sizes can be listed without them.
 How a model becomes a layer graph is `d3node.capture`'s business.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import io
 import logging
 import math
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from d3node import train
@@ -79,7 +81,9 @@ def kind_of(source: str) -> Literal["zoo", "file", "factory", "trained"]:
     near = difflib.get_close_matches(source.lower(), [*ZOO, *train.TRAINED], n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     known = ", ".join([*ZOO, *train.TRAINED])
-    raise ModelError(f"unknown model {source!r}; {hint}known are {known}, any 'package.module:factory', and .pt2 files")
+    raise ModelError(
+        f"unknown model {source!r}; {hint}known are {known}, 'package.module:factory', 'file.py:factory' and .pt2 files"
+    )
 
 
 def load(source: str, seed: int, weights: str | None, *, shapes_only: bool = False) -> Loaded:
@@ -162,9 +166,9 @@ def _factory(source: str, seed: int) -> Loaded:
 
     name, _, query = source.partition("?")
     shape = _input_shape(query, source) if query else None
-    module_name, _, attribute = name.partition(":")
+    module_name, _, attribute = name.rpartition(":")
     try:
-        made_in = import_with_vision(module_name)
+        made_in = _executed(module_name) if module_name.endswith(".py") else import_with_vision(module_name)
     except ImportError as error:
         raise ModelError(f"model {source!r}: cannot import {module_name!r}: {error}") from error
     factory = getattr(made_in, attribute, None)
@@ -184,6 +188,24 @@ def _factory(source: str, seed: int) -> Loaded:
     shape = shape or tuple(getattr(module, "input_shape", (1, 3, 224, 224)))
     mean, deviation = getattr(module, "input_mean", None), getattr(module, "input_std", None)
     return Loaded(module.eval(), shape, (tuple(mean or IMAGENET[0]), tuple(deviation or IMAGENET[1])))
+
+
+def _executed(file: str) -> ModuleType:
+    """The module that a file makes; its neighbours can be imported if the file lies in the current folder. Raises ModelError."""
+    if not Path(file).is_file():
+        raise ModelError(f"model file {file!r} does not exist")
+    spec = importlib.util.spec_from_file_location(f"{Path(file).stem}_of_a_model", file)
+    if spec is None or spec.loader is None:
+        raise ModelError(f"model file {file!r} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # torch and dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ModelError(f"model file {file!r} cannot be read: {type(error).__name__}: {error}") from error
+    return module
 
 
 def _input_shape(query: str, source: str) -> tuple[int, ...]:

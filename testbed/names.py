@@ -1,9 +1,16 @@
-"""The nearest known name to a mistyped one, and how to say so; what the names stand for is the caller's business."""
+"""The nearest known name to a mistyped one, how to say so, and what a thing from a file is called.
+
+What the names stand for is the caller's business.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+IN_FILE = ".py:"
+"""Marks what is given as a file and a name in it: "path.py:NAME"."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -19,6 +26,11 @@ def suggestion(name: str, known: Iterable[str], what: str = "known") -> str:
     close = nearest(name, names)
     hint = f'; did you mean "{close}"?' if close else ";"
     return f"{hint} {what}: {', '.join(names) if names else 'none'}"
+
+
+def label(name: str) -> str:
+    """What a model or planner is called in results: its name, or its file without the folder ("file.py:NAME", "file.pt2")."""
+    return Path(name).name if IN_FILE in name or name.endswith(".pt2") else name
 
 
 def _plain(name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from testbed.backends.base import Backend
 from testbed.errors import BackendError, InputError, PlannerError, ScenarioError, TestbedError
-from testbed.names import suggestion
+from testbed.names import IN_FILE, label, suggestion
 from testbed.planners.base import Planner
 from testbed.planners.function import FunctionPlanner, takes_a_problem
 from testbed.scenario.schema import Scenario, TopologyTable
@@ -33,8 +33,8 @@ _GROUPS: dict[str, tuple[str, type[TestbedError]]] = {
     "testbed.reports": ("report", InputError),
 }
 
-_FILE = ".py:"
-"""Marks a planner that is given as a file and a class in it."""
+_IN_FILES = ("testbed.planners", "testbed.topologies")
+"""Groups whose members may also be given as a file and a name in it."""
 
 MOST_FAITHFUL_FIRST = ("vkernel", "mininet", "sim")
 """Order in which `--backend auto` tries backends; "hosts" needs an inventory and is never taken unasked."""
@@ -62,9 +62,9 @@ def topologies() -> tuple[str, ...]:
 
 def planner(name: str) -> Planner:
     """A planner by name, or from a file: "path.py:Class" or "path.py:function". Raises PlannerError for an unknown one."""
-    kind: Callable[..., Any] = _from_file(name) if _FILE in name else _load("testbed.planners", name)
+    kind = _named("testbed.planners", name)
     if takes_a_problem(kind):
-        return FunctionPlanner(planner_label(name), kind)
+        return FunctionPlanner(label(name), kind)
     try:
         made = kind()
     except TypeError as cause:
@@ -72,11 +72,6 @@ def planner(name: str) -> Planner:
     if not all(callable(getattr(made, method, None)) for method in ("plan", "replan")):
         raise PlannerError(f'planner "{name}" needs methods plan and replan (see testbed/planners/base.py)')
     return cast(Planner, made)
-
-
-def planner_label(name: str) -> str:
-    """What a planner is called in results: its name, or "file.py:NAME" without the folder."""
-    return Path(name).name if _FILE in name else name
 
 
 def backend(name: str) -> Backend:
@@ -102,8 +97,11 @@ def choose_backend(scenario: Scenario) -> tuple[Backend, str]:
 
 
 def topology(name: str) -> TopologyBuilder:
-    """The function that builds a layout from a `[topology]` table. Raises ScenarioError for an unknown name."""
-    return cast(TopologyBuilder, _load("testbed.topologies", name))
+    """The function that builds a layout from a `[topology]` table, by name or from a file ("path.py:function").
+
+    Raises ScenarioError for an unknown one.
+    """
+    return cast(TopologyBuilder, _named("testbed.topologies", name))
 
 
 def report_writer(name: str) -> ReportWriter:
@@ -113,15 +111,25 @@ def report_writer(name: str) -> ReportWriter:
 
 def layout(table: TopologyTable) -> Layout:
     """The layout of a `[topology]` table. Raises ScenarioError for an unknown name, or sizes it cannot have."""
+    build = topology(table.name)
     try:
-        return topology(table.name)(table)
+        found = build(table)
     except ValueError as error:
         raise ScenarioError(f"[topology]: {error}") from error
+    except Exception as error:
+        if IN_FILE not in table.name:
+            raise
+        raise ScenarioError(f'topology "{label(table.name)}": it failed: {type(error).__name__}: {error}') from error
+    if not isinstance(found, Layout):
+        raise ScenarioError(
+            f'topology "{label(table.name)}": it returned {type(found).__name__}, not a Layout (see topologies/layout.py)'
+        )
+    return found
 
 
 def check_known(group: str, name: str) -> None:
-    """Raise the group's error, naming the nearest known name, unless `name` is registered or a planner's file. No imports."""
-    if group == "testbed.planners" and _FILE in name:
+    """Raise the group's error, naming the nearest known name, unless `name` is registered or in a file. No imports."""
+    if group in _IN_FILES and IN_FILE in name:
         return
     if name not in _found(group):
         kind, error = _GROUPS[group]
@@ -139,19 +147,24 @@ def _load(group: str, name: str) -> Any:
         raise InputError(f'{kind} "{name}" ({point.module}:{point.attr}) cannot be imported: {cause}{extra}') from cause
 
 
-def _from_file(name: str) -> Callable[..., Any]:
-    """The class (or function) that makes the planner of "path.py:Class"."""
+def _named(group: str, name: str) -> Callable[..., Any]:
+    return _from_file(group, name) if IN_FILE in name else cast(Callable[..., Any], _load(group, name))
+
+
+def _from_file(group: str, name: str) -> Callable[..., Any]:
+    """The class or function of "path.py:NAME"."""
+    kind, wrong = _GROUPS[group]
     path, _, attribute = name.rpartition(":")
     spec = spec_from_file_location(f"{Path(path).stem}_{abs(hash(path))}", path)
     if spec is None or spec.loader is None:
-        raise PlannerError(f'planner "{name}" cannot be loaded: {path} is no Python file')
+        raise wrong(f'{kind} "{name}" cannot be loaded: {path} is no Python file')
     module = module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
         found = getattr(module, attribute)
     except Exception as cause:
-        raise PlannerError(f'planner "{name}" cannot be loaded: {type(cause).__name__}: {cause}') from cause
+        raise wrong(f'{kind} "{name}" cannot be loaded: {type(cause).__name__}: {cause}') from cause
     if not callable(found):
-        raise PlannerError(f'planner "{name}" cannot be loaded: {attribute} is neither a class nor a function')
+        raise wrong(f'{kind} "{name}" cannot be loaded: {attribute} is neither a class nor a function')
     return cast(Callable[..., Any], found)

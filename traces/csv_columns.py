@@ -79,7 +79,8 @@ def _parse(source: Source, options: Mapping[str, str]) -> Trace:
         if end_s is not None:
             raise source.error(number, "a row follows the row without values, which ends the period")
         if len(cells) != len(header):
-            raise source.error(number, f"{len(cells)} cell(s) where the header has {len(header)} columns: {line!r}")
+            end = f"; to end the trace there, write {cells[0] + ',' * (len(header) - 1)!r}" if len(cells) == 1 else ""
+            raise source.error(number, f"{len(cells)} cell(s) where the header has {len(header)} columns: {line!r}{end}")
         row = dict(zip(header, cells, strict=True))
         time_s = _value(source, number, "time_s", row.pop("time_s"))
         if not times and time_s != 0.0:

@@ -15,6 +15,7 @@ from testbed.cli import plan as plan
 from testbed.cli import profile as profile
 from testbed.cli import report as report
 from testbed.cli import run as run
+from testbed.cli import scenario as scenario
 from testbed.cli import sweep as sweep
 from testbed.cli import traces as traces
 from testbed.cli import verify as verify

@@ -17,7 +17,7 @@ from testbed.cli.console import kept, out, print_json, verb
 from testbed.cli.options import Json
 from testbed.report import units
 
-_NAME = "Zoo name, package.module:factory or .pt2 file; the zoo if absent."
+_NAME = "Zoo name, module:factory, file.py:factory or .pt2 file; the zoo if absent."
 
 
 @verb(app, "models")
@@ -67,7 +67,7 @@ def _print_zoo(found: list[dict[str, Any]]) -> None:
             units.size(each["largest_tensor_bytes"]),
         )
     out.print(table)
-    out.print("Also: package.module:factory, and .pt2 files of torch.export.", style="dim")
+    out.print("Also: module:factory, file.py:factory, and .pt2 files of torch.export.", style="dim")
 
 
 def _print_layers(name: str, rows: list[Row]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from testbed.names import IN_FILE
 from testbed.scenario.load import load
 from testbed.scenario.schema import Scenario
 
@@ -20,13 +21,15 @@ ScenarioName = Annotated[
 Planners = Annotated[
     list[str] | None,
     typer.Option(
-        "--planner", metavar="NAME", help="A planner, or one of your own as file.py:Class; repeatable. Replaces the scenario's."
+        "--planner", metavar="NAME", help="A planner, or one of your own as file.py:NAME; repeatable. Replaces the scenario's."
     ),
 ]
 Models = Annotated[
     list[str] | None,
     typer.Option(
-        "--model", metavar="NAME", help="Zoo name, package.module:factory or .pt2 file; repeatable. Replaces the scenario's."
+        "--model",
+        metavar="NAME",
+        help="Zoo name, module:factory, file.py:factory or .pt2; repeatable. Replaces the scenario's.",
     ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of arrivals and images (model.seed is that of random weights).")]
@@ -63,4 +66,4 @@ def _strings(values: list[str]) -> str:
 
 def _located(name: str) -> str:
     """A `.pt2` or `.py:` file given on the command line is relative to the current folder, not to the scenario's."""
-    return str(Path(name).resolve()) if name.endswith(".pt2") or ".py:" in name else name
+    return str(Path(name).resolve()) if name.endswith(".pt2") or IN_FILE in name else name

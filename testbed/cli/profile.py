@@ -17,12 +17,13 @@ from testbed.costs import devices, predict, predict_rate
 from testbed.costs.profile import Profile, load, save
 from testbed.costs.table import TierCosts
 from testbed.errors import InputError
+from testbed.names import label
 from testbed.report import units
 
 profile = typer.Typer(help="Compute times: measure this machine, described devices, predictors.", no_args_is_help=True)
 app.add_typer(profile, name="profile")
 
-SourceName = Annotated[str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory or .pt2 file.")]
+SourceName = Annotated[str, typer.Argument(metavar="MODEL", help="Zoo name, module:factory, file.py:factory or .pt2 file.")]
 _KINDS = "A described device, or a file: device (.toml), profile or predictor (.json)."
 Against = Annotated[str, typer.Option("--with", metavar="PROFILE", help=_KINDS)]
 DeviceName = Annotated[str | None, typer.Argument(metavar="DEVICE", help="One of them, in full.")]
@@ -31,7 +32,9 @@ FileName = Annotated[Path, typer.Argument(metavar="PROFILE", help="A file writte
 
 @verb(profile, "measure")
 def measure(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Zoo names, package.module:factory or .pt2 files.")],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Zoo names, module:factory, file.py:factory or .pt2 files.")
+    ],
     target: Annotated[Path, typer.Option("--out", help="Profile file to write; models already in it are kept.")],
     threads: Annotated[int, typer.Option("--threads", min=1, help="torch.set_num_threads.")] = 1,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Measured rounds; medians are kept.")] = 10,
@@ -143,8 +146,8 @@ def compare(
     from testbed.costs.build import load_profile
 
     graph = load_graph(ModelSpec(model))
-    measured: TierCosts = load(file).tier_costs(model, graph)
-    rows = predict.compare(graph, load_profile(against, ".", model, graph), measured)
+    measured: TierCosts = load(file).tier_costs(label(model), graph)
+    rows = predict.compare(graph, load_profile(against, ".", label(model), graph), measured)
     if as_json:
         print_json([{"vertex": r.vertex, "name": r.name, "kind": r.kind, **_pair(r)} for r in rows])
         return

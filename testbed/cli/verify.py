@@ -21,7 +21,7 @@ from testbed.cli.options import Json
 
 ModelNames = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[MODEL]...", help="Zoo names, package.module:factory or .pt2 files; the zoo if absent."),
+    typer.Argument(metavar="[MODEL]...", help="Zoo names, module:factory, file.py:factory or .pt2 files; the zoo if absent."),
 ]
 Everything = Annotated[bool, typer.Option("--all", help="Every cut, 200 assignments, every candidate stack (slow).")]
 

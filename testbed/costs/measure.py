@@ -21,6 +21,7 @@ from d3node.model import Model, ModelSpec, load_model
 from testbed.costs.features import features_of, kind_of
 from testbed.costs.profile import GroupTime, Machine, ModelProfile, Profile, VertexTime
 from testbed.errors import InputError
+from testbed.names import label
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +43,10 @@ def profile_model(
     warmup: int = 2,
     progress: Progress | None = None,
 ) -> Profile:
-    """Load a model and measure it, in a profile under the model's source name. Errors as `measure`, and ModelError."""
-    return measure(load_model(spec), spec.source, threads=threads, device=device, rounds=rounds, warmup=warmup, progress=progress)
+    """Load a model and measure it, in a profile under the model's label. Errors as `measure`, and ModelError."""
+    return measure(
+        load_model(spec), label(spec.source), threads=threads, device=device, rounds=rounds, warmup=warmup, progress=progress
+    )
 
 
 def measure(

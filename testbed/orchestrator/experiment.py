@@ -123,7 +123,7 @@ async def main(
             facts=pairs,
         )
         for number, (model, planner) in enumerate(world.pairs, 1):
-            journal.emit("session", model=model, planner=planner, number=number, sessions=len(world.pairs))
+            journal.emit("session", model=world.models[model].label, planner=planner, number=number, sessions=len(world.pairs))
             if scenario.compute.tensors == "real":
                 cloud = next(iter(world.sites.values())).cloud
                 await stage.verifier.fetch(fleet, cloud, model, input_seeds(scenario))
@@ -167,10 +167,10 @@ def _facts(world: World, backend: Backend) -> dict[str, Any]:
         "wide_area_links": [link.name for link in world.layout.links if link.role in WIDE_AREA_ROLES],
         "leaders": {device: site.leader for device, site in world.sites.items()},
         "costs": {
-            name: {tier: costs.source for tier, costs in model.true_costs.tiers.items()} for name, model in world.models.items()
+            model.label: {tier: costs.source for tier, costs in model.true_costs.tiers.items()} for model in world.models.values()
         },
         "told_costs": {
-            name: {tier: costs.source for tier, costs in model.told_costs.tiers.items()} for name, model in world.models.items()
+            model.label: {tier: costs.source for tier, costs in model.told_costs.tiers.items()} for model in world.models.values()
         },
         "versions": provenance.versions(),
         "machine": provenance.machine(),

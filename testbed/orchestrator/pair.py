@@ -66,14 +66,14 @@ class PairRun:
         self._model = stage.world.models[model]
         self._planner = planner
         self._planner_object = stage.world.planners[planner]
-        self._names = {"model": model, "planner": planner}
+        self._names = {"model": self._model.label, "planner": planner}
         self._loop = asyncio.get_running_loop()
         self._start = self._loop.time()
         self._ledger = Ledger(stage.world.layout)
         self._trouble: asyncio.Future[None] = self._loop.create_future()
         self._trouble.add_done_callback(lambda future: future.cancelled() or future.exception())  # it may go unread
         self._probing: set[asyncio.Task[None]] = set()
-        self.facts = PairFacts(model, planner)
+        self.facts = PairFacts(self._model.label, planner)
 
     async def run(self) -> None:
         """Run it. Raises AgentError, RunError; whatever happens, all rows of requests that were made are written."""
@@ -186,7 +186,7 @@ class PairRun:
                 facts.wrong += not verdict.correct
                 facts.max_rel_error = max(facts.max_rel_error, verdict.max_rel_error)
         told = self._stage.verifier.classify(name, request.input, request.answer)
-        row = rows.inference(name, self._planner, request, self._start, figures, verdict, told)
+        row = rows.inference(self._model.label, self._planner, request, self._start, figures, verdict, told)
         self._stage.folder.inferences.add_values(row)
         if (sink := self._stage.folder.steps) is not None:
             sink.add_all(steps.of_request(name, self._planner, request, self._start, self._ledger))

@@ -18,6 +18,7 @@ from testbed import registry
 from testbed.costs.build import costs_for, predicted
 from testbed.costs.table import Costs
 from testbed.errors import ScenarioError
+from testbed.names import label
 from testbed.planners.base import Planner
 from testbed.scenario.links import ResolvedHost, ResolvedLink, hosts_of, links_of
 from testbed.scenario.schema import Scenario
@@ -53,13 +54,18 @@ class Site:
 @dataclass(frozen=True)
 class ModelFacts:
     """One model: its graph with the input as it travels, the true costs, and the costs that planners are told; what was measured
-    of its exits, if it has a data set."""
+    of its exits, if it has a data set. `name` is the scenario's, `label` what results call it."""
 
     name: str
     graph: LayerGraph
     true_costs: Costs
     told_costs: Costs
     calibration: Calibration | None = None
+
+    @property
+    def label(self) -> str:
+        """The name, without a file's folder."""
+        return label(self.name)
 
 
 @dataclass(frozen=True)
@@ -123,23 +129,24 @@ def travelling_input(graph: LayerGraph, encoding: str) -> LayerGraph:
 def _planners(scenario: Scenario) -> dict[str, Planner]:
     found: dict[str, Planner] = {}
     for name in dict.fromkeys(scenario.planning.planners):
-        label = registry.planner_label(name)
-        if label in found:
-            raise ScenarioError(f"planning.planners: two planners would be called {label!r} in the results; rename one file")
-        found[label] = registry.planner(name)
+        if (called := label(name)) in found:
+            raise ScenarioError(f"planning.planners: two planners would be called {called!r} in the results; rename one file")
+        found[called] = registry.planner(name)
     return found
 
 
 def prepare(scenario: Scenario, planners: Mapping[str, Planner] | None = None) -> World:
     """Resolve a scenario. `planners` replaces the registered ones (name -> planner). Errors are the user's (InputError)."""
     layout = registry.layout(scenario.topology)
-    models = {}
+    models: dict[str, ModelFacts] = {}
     for name in scenario.model.names:
         spec = ModelSpec(name, seed=scenario.model.seed, weights=scenario.model.weights.get(name))
         graph = travelling_input(load_graph(spec), scenario.model.input_encoding)
-        truth = costs_for(scenario, name, graph, layout)
-        told = truth if scenario.planning.knowledge == "true" else predicted(scenario, name, graph, layout)
+        truth = costs_for(scenario, label(name), graph, layout)
+        told = truth if scenario.planning.knowledge == "true" else predicted(scenario, label(name), graph, layout)
         measured = calibration.load(name, spec.seed, spec.weights) if train.is_trained(name) else None
+        if any(label(name) == facts.label for facts in models.values()):
+            raise ScenarioError(f"model.names: two models would be called {label(name)!r} in the results; rename one file")
         models[name] = ModelFacts(name, graph, truth, told, measured)
     return World(
         scenario=scenario,

@@ -16,7 +16,7 @@ def sparkline(times_s: Sequence[float], values: Sequence[float], end_s: float, w
     top = max(means, default=0.0)
     if top <= 0.0:
         return _BLOCKS[0] * len(means)
-    return "".join(" " if m <= 0.0 else _BLOCKS[min(len(_BLOCKS) - 1, int(m / top * len(_BLOCKS)))] for m in means)
+    return "".join(" " if m <= 0.0 else _BLOCKS[min(len(_BLOCKS) - 1, int(m / top * len(_BLOCKS) + 1e-9))] for m in means)
 
 
 def binned(times_s: Sequence[float], values: Sequence[float], end_s: float, bins: int) -> list[float]:

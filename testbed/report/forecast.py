@@ -127,7 +127,7 @@ def forecasts(
                 except InputError as error:
                     if refusals is None:
                         raise
-                    refusals.append(Refusal(facts.name, site.device, name, str(error)))
+                    refusals.append(Refusal(facts.label, site.device, name, str(error)))
                     continue
                 plan = decision.plan
                 believed = told.led_by(plan.hosts["edge"])
@@ -136,7 +136,7 @@ def forecasts(
                 value = value_s(led, plan, prediction, objective)
                 promised = value if true is told else value_s(believed, plan, critical_path(believed, plan), objective)
                 yield Forecast(
-                    model=facts.name,
+                    model=facts.label,
                     device=site.device,
                     planner=name,
                     problem=led,

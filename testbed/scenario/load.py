@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from testbed.errors import ScenarioError
-from testbed.names import nearest, suggestion
+from testbed.names import IN_FILE, nearest, suggestion
 from testbed.scenario.schema import Scenario, Table
 from testbed.scenario.units import Si
 
@@ -104,24 +104,34 @@ def _recorded(raw: dict[str, Any], manifest: Path) -> dict[str, Any]:
 
 
 def _located(scenario: Scenario) -> Scenario:
-    """Files of models, weights and planners made absolute, so that nobody else has to know what they are relative to."""
-    model, planning = scenario.model, scenario.planning
-    names = tuple(_file(scenario, "model.names", n) if n.endswith(".pt2") else n for n in model.names)
-    weights = {name: _file(scenario, f"model.weights.{name}", path) for name, path in model.weights.items()}
-    planners = tuple(_planner_file(scenario, n) if ".py:" in n else n for n in planning.planners)
-    if (names, weights, planners) == (model.names, model.weights, planning.planners):
+    """Files of models, weights, planners, topology made absolute, so that nobody else has to know what they are relative to."""
+    model, planning, topology = scenario.model, scenario.planning, scenario.topology
+    names = tuple(_in_file(scenario, "model.names", name) for name in model.names)
+    weights = {
+        _in_file(scenario, "model.weights", name): _file(scenario, f"model.weights.{name}", path)
+        for name, path in model.weights.items()
+    }
+    planners = tuple(_in_file(scenario, "planning.planners", name) for name in planning.planners)
+    layout = _in_file(scenario, "topology.name", topology.name)
+    if (names, weights, planners, layout) == (model.names, model.weights, planning.planners, topology.name):
         return scenario
     return scenario.model_copy(
         update={
             "model": model.model_copy(update={"names": names, "weights": weights}),
             "planning": planning.model_copy(update={"planners": planners}),
+            "topology": topology.model_copy(update={"name": layout}),
         }
     )
 
 
-def _planner_file(scenario: Scenario, name: str) -> str:
+def _in_file(scenario: Scenario, key: str, name: str) -> str:
+    """A name, where it is a `.pt2` file or "file.py:NAME" with that file's place."""
+    if name.endswith(".pt2"):
+        return _file(scenario, key, name)
+    if IN_FILE not in name:
+        return name
     file, _, attribute = name.rpartition(":")
-    return f"{_file(scenario, 'planning.planners', file)}:{attribute}"
+    return f"{_file(scenario, key, file)}:{attribute}"
 
 
 def _file(scenario: Scenario, key: str, name: str) -> str:

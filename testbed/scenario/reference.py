@@ -41,7 +41,11 @@ File names are relative to the scenario file. The shipped scenarios are in `topo
 
 TABLES: tuple[tuple[str, type[Table], str], ...] = (
     ("the top of the file", schema.Scenario, ""),
-    ("[model]", schema.ModelTable, "Names: zoo names (`testbed models`), `package.module:factory`, or `.pt2` files."),
+    (
+        "[model]",
+        schema.ModelTable,
+        "Zoo names (`testbed models`), `package.module:factory`, `file.py:factory`, or `.pt2` files.",
+    ),
     (
         "[topology]",
         schema.TopologyTable,
@@ -94,7 +98,7 @@ def _section(title: str, table: type[Table], text: str) -> str:
 
 def _inner(field: FieldInfo) -> bool:
     """Whether a field is a table of its own, or a folder of them."""
-    return any(isinstance(kind, type) and issubclass(kind, Table) for kind in _kinds(field.annotation))
+    return any(isinstance(kind, type) and issubclass(kind, Table) for kind in kinds_of(field.annotation))
 
 
 def _row(name: str, field: FieldInfo) -> str:
@@ -102,15 +106,15 @@ def _row(name: str, field: FieldInfo) -> str:
     value = ", ".join([_value(field), *(f"{word} {limit:g}" for word, limit in limits if limit is not None)])
     extra = field.json_schema_extra
     said = str(extra["default"]) if isinstance(extra, dict) else "**needed**"
-    default = said if field.is_required() else _default(field)
+    default = said if field.is_required() else default_of(field)
     return f"| `{name}` | {value} | {default} | {(field.description or '').replace('|', chr(92) + '|')} |\n"
 
 
 def _value(field: FieldInfo) -> str:
-    quantity = next((item for item in _metadata(field) if isinstance(item, Quantity)), None)
+    quantity = quantity_of(field)
     if quantity is not None:
         return quantity.kind
-    kind = next(_kinds(field.annotation))
+    kind = next(kinds_of(field.annotation))
     if typing.get_origin(kind) is Literal:
         return ", ".join(f"`{word}`" for word in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
@@ -120,9 +124,10 @@ def _value(field: FieldInfo) -> str:
     return _PLAIN[kind]
 
 
-def _default(field: FieldInfo) -> str:
+def default_of(field: FieldInfo) -> str:
+    """A key's default as a file would say it."""
     found = field.get_default(call_default_factory=True)
-    quantity = next((item for item in _metadata(field) if isinstance(item, Quantity)), None)
+    quantity = quantity_of(field)
     if found is None:
         return "–"
     if quantity is not None:
@@ -134,6 +139,11 @@ def _default(field: FieldInfo) -> str:
     if isinstance(found, str):
         return f"`{found}`" if found else "–"
     return f"{found:g}" if isinstance(found, int | float) else "–"
+
+
+def quantity_of(field: FieldInfo) -> Quantity | None:
+    """The quantity that a key holds, if it is one."""
+    return next((item for item in _metadata(field) if isinstance(item, Quantity)), None)
 
 
 def _metadata(field: FieldInfo) -> Iterator[Any]:
@@ -148,7 +158,7 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if union else (annotation,)
 
 
-def _kinds(annotation: Any) -> Iterator[Any]:
+def kinds_of(annotation: Any) -> Iterator[Any]:
     """The types that a field may have, without None; of a dict also its values'."""
     for kind in _members(annotation):
         plain = getattr(kind, "__origin__", kind) if hasattr(kind, "__metadata__") else kind

@@ -24,7 +24,7 @@ class Table(BaseModel):
 
 
 class ModelTable(Table):
-    """`[model]`: which DNNs. A name from the zoo, "package.module:factory", or a path to a `.pt2` file."""
+    """`[model]`: which DNNs. A name from the zoo, "package.module:factory", "file.py:factory", or a `.pt2` file."""
 
     names: Names = Field(description="the networks, one after the other")
     seed: int = Field(default=0, description="of random weights")
@@ -37,7 +37,9 @@ class ModelTable(Table):
 class TopologyTable(Table):
     """`[topology]`: a registered layout and its sizes."""
 
-    name: str = Field(default="three_tier", description="a registered topology: `three_tier`, `two_sites`, or your own")
+    name: str = Field(
+        default="three_tier", description="`three_tier`, `two_sites`, another registered one, or your own: `file.py:function`"
+    )
     devices: int = Field(default=1, ge=1, description="how many (of each site)")
     edges: int = Field(default=4, ge=1, description="edge hosts (of each site)")
     cellular: bool = Field(default=False, description="a direct uplink from each device to the cloud (three_tier)")
@@ -135,7 +137,7 @@ class RequestsTable(Table):
 class PlanningTable(Table):
     """`[planning]`: which planners, what they know, and when they are asked again."""
 
-    planners: Names = Field(default=("d3",), description="registered names, or `file.py:Class`")
+    planners: Names = Field(default=("d3",), description="registered names, or `file.py:NAME` of your own")
     replan: Literal["partial", "full", "never"] = Field(default="partial", description="how a change is answered")
     knowledge: Annotated[
         Literal["estimated", "true"],

@@ -78,6 +78,11 @@ class Quantity:
         """How one is written."""
         return _EXAMPLE[self.kind]
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Units that one may have; "" where it may do without."""
+        return tuple(_SCALE[self.kind])
+
 
 RATE, DURATION, SIZE = Quantity("rate", "bit/s"), Quantity("duration", "s"), Quantity("size", "B")
 FREQUENCY, SHARE = Quantity("frequency", "/s"), Quantity("share", "")

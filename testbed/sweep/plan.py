@@ -18,6 +18,7 @@ from d3node import graph_cache
 from d3node.model import ModelSpec, load_graph
 from testbed import registry
 from testbed.errors import BackendError, InputError, ScenarioError
+from testbed.names import IN_FILE, label
 from testbed.orchestrator import provenance
 from testbed.orchestrator.world import prepare
 from testbed.report.forecast import forecasts
@@ -83,7 +84,7 @@ def plan(spec: Spec) -> Plan:
     versions = provenance.versions()
     common = _digest({"backend": spec.backend, "versions": versions})
     models = {name: _model_digest(base, name) for name in base.model.names}
-    asked = {name: _planner_digest(name) for name in planners}
+    asked = {name: _code_digest(name) for name in planners}
     digests = [_setting_digest(scenario) for scenario in scenarios]
     cells: dict[str, Cell] = {}
     for seed in seeds:
@@ -93,8 +94,8 @@ def plan(spec: Spec) -> Plan:
                     key = _digest([common, digest, models[model], asked[planner], seed])[:KEY_CHARACTERS]
                     if key in cells:
                         raise ScenarioError(f"{spec.name}: two cells are the same: {_words(setting)} says what another one does")
-                    label = registry.planner_label(planner)
-                    cells[key] = Cell(key, model, label, seed, setting, digest, _narrowed(scenario, model, planner, seed))
+                    narrowed = _narrowed(scenario, model, planner, seed)
+                    cells[key] = Cell(key, label(model), label(planner), seed, setting, digest, narrowed)
     named: dict[str, tuple[Value, ...]] = {"model": base.model.names, "planner": tuple(planners), **axes, "seed": seeds}
     return Plan(spec, named, tuple(cells.values()), versions)
 
@@ -115,7 +116,7 @@ def _scenario(spec: Spec, setting: Mapping[str, Value]) -> Scenario:
 
 def _beside(spec: Spec, name: str) -> str:
     """Files in a sweep file are relative to it, as those of a scenario are to the scenario."""
-    file, _, attribute = name.rpartition(":") if ".py:" in name else (name, "", "")
+    file, _, attribute = name.rpartition(":") if IN_FILE in name else (name, "", "")
     if not (file.endswith(".pt2") or attribute):
         return name
     return str(Path(spec.directory, file)) + (f":{attribute}" if attribute else "")
@@ -173,7 +174,8 @@ def _setting_digest(scenario: Scenario) -> str:
     del plain["planning"]["planners"]
     named = [value for table in (*scenario.links.values(), *scenario.hosts.values()) for value in _file_names(table)]
     contents = {name: _content(scenario.directory, name) for name in sorted(set(named))}
-    return _digest([plain, contents])
+    topology = [_code_digest(scenario.topology.name)] if IN_FILE in scenario.topology.name else []
+    return _digest([plain, contents, *topology])
 
 
 def _file_names(table: Any) -> Iterator[str]:
@@ -196,9 +198,10 @@ def _model_digest(scenario: Scenario, name: str) -> str:
     return _digest([name, graph_cache.key(name), content])
 
 
-def _planner_digest(name: str) -> str:
+def _code_digest(name: str) -> str:
+    """Of a planner or topology: its name, and the file that it is in, if that is part of it."""
     path = Path(name.rpartition(":")[0])
-    return _digest([name, hashlib.sha256(path.read_bytes()).hexdigest() if ".py:" in name and path.is_file() else None])
+    return _digest([name, hashlib.sha256(path.read_bytes()).hexdigest() if IN_FILE in name and path.is_file() else None])
 
 
 def _digest(value: Any) -> str:
