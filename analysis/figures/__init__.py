@@ -8,6 +8,7 @@ from analysis.figures.gantt import gantt
 from analysis.figures.grids import fidelity_matrix, phase_diagram, scaling
 from analysis.figures.latency import latency_cdf, latency_timeline
 from analysis.figures.panels import panels
+from analysis.figures.structures import cut_savings, ratio_maps, structure_maps
 from analysis.figures.style import COLUMN_IN, PAGE_IN, context, look, save
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "backbone_bars",
     "breakdown",
     "context",
+    "cut_savings",
     "fidelity_matrix",
     "gantt",
     "latency_cdf",
@@ -23,8 +25,10 @@ __all__ = [
     "look",
     "panels",
     "phase_diagram",
+    "ratio_maps",
     "regret_bars",
     "save",
     "scaling",
     "speedup_bars",
+    "structure_maps",
 ]

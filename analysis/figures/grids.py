@@ -120,8 +120,8 @@ def phase_diagram(grid: pd.DataFrame, *, ax: Axes | None = None, legend: bool = 
     x, y = table["region"].columns.to_numpy(float) / 1e6, table["region"].index.to_numpy(float) / 1e6
     ax = axes_of(ax, COLUMN_IN, 3.0)
     ax.pcolormesh(
-        _edges(x),
-        _edges(y),
+        log_edges(x),
+        log_edges(y),
         table["region"].to_numpy(float),
         cmap=ListedColormap(list(REGIONS.values())),
         vmin=-0.5,
@@ -149,7 +149,7 @@ def phase_diagram(grid: pd.DataFrame, *, ax: Axes | None = None, legend: bool = 
     return ax
 
 
-def _edges(centres: np.ndarray) -> np.ndarray:
+def log_edges(centres: np.ndarray) -> np.ndarray:
     """Borders of cells around logarithmic centres."""
     logs = np.log(centres)
     inner = (logs[1:] + logs[:-1]) / 2
