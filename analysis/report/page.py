@@ -18,7 +18,7 @@ from markupsafe import Markup
 from analysis.report import gallery
 from analysis.report.beside import beside
 from analysis.report.parts import Entry, Headline, Page, Picture, Section
-from analysis.report.pictures import drawing
+from analysis.report.pictures import Drawn, drawing
 from analysis.report.runs import RunPart
 from analysis.report.sweeps import SweepPart
 from analysis.report.winners import headlines
@@ -60,18 +60,21 @@ def render(paths: Sequence[Path]) -> str:
     runs = [part for part in parts if isinstance(part, RunPart)]
     sections: list[Section] = []
     with drawing():
-        pictures = gallery.Numbered()
+        drawn = Drawn()
         if len(runs) > 1:
-            sections.append(replace(beside(runs), pictures=tuple(gallery.of_runs(runs, pictures))))
+            sections.append(_illustrated(beside(runs), drawn, gallery.of_runs(runs, drawn)))
         for number, part in enumerate(parts, 1):
-            sections.append(replace(part.section(number), pictures=tuple(_pictures(part, pictures))))
+            own = gallery.of_run(part, drawn) if isinstance(part, RunPart) else gallery.of_sweep(part, drawn)
+            sections.append(_illustrated(part.section(number), drawn, own))
     if len(parts) == 1:
         sections = [replace(sections[0], title="Figures", subtitle="", verdict="")]
-    own = sections[-len(parts) :]
     page = Page(
         title=_title(parts),
         lead=parts[0].description if len(parts) == 1 else ", ".join(labels),
-        parts=[Entry(p.label, p.asked(), p.verdict, section.anchor) for p, section in zip(parts, own, strict=True)],
+        parts=[
+            Entry(p.label, p.asked(), p.verdict, section.anchor)
+            for p, section in zip(parts, sections[-len(parts) :], strict=True)
+        ],
         headlines=list(_headlines(parts)),
         sections=sections,
         made=now_utc(),
@@ -89,8 +92,11 @@ def _own(environment: Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
-def _pictures(part: Part, pictures: gallery.Numbered) -> Iterator[Picture]:
-    return gallery.of_run(part, pictures) if isinstance(part, RunPart) else gallery.of_sweep(part, pictures)
+def _illustrated(section: Section, drawn: Drawn, pictures: Iterator[Picture]) -> Section:
+    """A section with its figures, and what could not be drawn."""
+    drawn.missing = []
+    found = tuple(pictures)
+    return replace(section, pictures=found, missing=tuple(drawn.missing))
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:

@@ -50,6 +50,7 @@ class Picture:
     title: str
     svg: Markup
     caption: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Section:
     notes: Sequence[str] = ()
     grids: Sequence[Grid] = ()
     pictures: Sequence[Picture] = ()
+    missing: Sequence[str] = ()
     checks: Sequence[Check] = ()
     folded: Sequence[Grid] = ()
     manifest: str = ""

@@ -1,76 +1,76 @@
-"""Figures of `analysis` as inline SVG that follows the page: text and lines take the page's colour, light or dark; ids are the
-figure's own; names are words, never mathematical text. What is drawn is `analysis.figures`' business.
+"""Figures as inline SVG: text stays text, ids are the figure's own, and names are words, never mathematical text.
+
+What is drawn is `analysis.figures`' business. Its figures are for white paper; the page's style turns them where it is dark.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 
 from analysis.report.parts import Picture
-
-INK, FAINT = "#010203", "#040506"
-"""Colours that no palette has: they become the page's own."""
+from testbed.errors import InputError
 
 STYLE: dict[str, Any] = {
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.facecolor": "none",
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.facecolor": "none",
-    "font.family": "sans-serif",
-    "font.size": 10.0,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.6,
-    "hatch.color": INK,
-    "legend.facecolor": "none",
-    "legend.edgecolor": FAINT,
-    "legend.labelcolor": INK,
-    "patch.edgecolor": FAINT,
-    "savefig.facecolor": "none",
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.03,
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
-    "text.color": INK,
     "text.parse_math": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
 }
+WIDE_PT = 320.0
+"""Figures wider than this get a row of their own."""
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw for a page: without a window, in its style, leaving the process's own style as it was."""
+    """Draw for a page: without a window, leaving the process's own style and windows as they were."""
     before = matplotlib.get_backend()
     plt.switch_backend("agg")
     try:
-        with plt.rc_context():
+        with plt.rc_context(STYLE), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a layout without room, which a page does not mind
             yield
     finally:
         plt.switch_backend(before)
 
 
-def picture(number: int, title: str, caption: str, draw: Callable[[], Figure]) -> Picture:
-    """Draw one figure; `number` tells it from the page's others. Call it within `drawing()`."""
-    plt.rcParams.update(STYLE)
-    figure = draw()
-    try:
-        return Picture(title, svg(figure, f"f{number}", title), caption)
-    finally:
-        plt.close(figure)
+class Drawn:
+    """Draws the figures of a page, in `drawing()`. What cannot be drawn from these frames is left out; `missing` says why."""
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []
+        self._number = 0
+
+    def __call__(self, title: str, caption: str, draw: Callable[[], Axes | Figure | SubFigure]) -> Iterator[Picture]:
+        """One figure, or none."""
+        self._number += 1
+        try:
+            drawn = draw()
+        except InputError as error:
+            self.missing.append(f"{title}: {error}")
+            return
+        figure = drawn.get_figure(root=True) if isinstance(drawn, Axes) else drawn.figure
+        assert isinstance(figure, Figure)
+        try:
+            text, wide = svg(figure, f"f{self._number}", title)
+        finally:
+            plt.close(figure)
+        yield Picture(title, text, caption, wide)
 
 
-def svg(figure: Figure, name: str, title: str) -> Markup:
-    """A figure as an SVG element; `name` becomes part of its ids."""
+def svg(figure: Figure, name: str, title: str) -> tuple[Markup, bool]:
+    """A figure as an SVG element, and whether it is a wide one; `name` becomes part of its ids."""
     target = io.StringIO()
     figure.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = target.getvalue()
@@ -78,8 +78,6 @@ def svg(figure: Figure, name: str, title: str) -> Markup:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r'(href="|url\()#', rf"\1#{name}-", text)
-    text = text.replace(INK, "var(--ink)").replace(FAINT, "var(--line)")
-    text = re.sub(r"font: ([^;\"']*)'[^\"]*?sans-serif", r"font: \1sans-serif", text)
-    label = Markup.escape(title)
-    text = re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', text, count=1)
-    return Markup(text)
+    found = re.search(r'width="([\d.]+)pt"', text)
+    wide = found is not None and float(found[1]) > WIDE_PT
+    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)), wide
