@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Set this checkout up: OS packages (when root or sudo allows), a virtual environment in .venv, all Python packages.
 # One script for `make run`, `make test`, CI and the Vagrant box. Repeatable; returns at once when nothing has changed.
-# usage: scripts/setup.sh [kernel | browser [must]]   "kernel": also the tools that `testbed kernel build` needs;
-#        "browser": also what the tests of HTML reports look at them with ("must": or fail)
+# usage: scripts/setup.sh [kernel | browser [must] | os-packages]   "kernel": also the tools that `testbed kernel build` needs;
+#        "browser": also what the tests of HTML reports look at them with ("must": or fail); "os-packages": these and nothing else
 #        environment variables: PYTHON (default python3), D3_SKIP_OS_PACKAGES=1
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -104,6 +104,7 @@ python_packages() {
 }
 
 os_packages
+[ "${1:-}" != os-packages ] || exit 0
 python_packages
 [ "${1:-}" != kernel ] || kernel_tools
 [ "${1:-}" != browser ] || browser "${2:-}"

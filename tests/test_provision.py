@@ -1,0 +1,34 @@
+"""The set-up of an emulation machine refuses what it cannot do, and touches nothing then."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "provision.sh"
+
+
+def provision(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", str(SCRIPT), *arguments], capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--kernel",), "unknown option --kernel"),
+        (("--user",), "--user needs a name"),
+        (("--user", "nobody-here"), "no user nobody-here"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(arguments: tuple[str, ...], says: str) -> None:
+    done = provision(*arguments)
+    assert done.returncode == 2
+    assert says in done.stderr or "run it as root" in done.stderr
+
+
+def test_help_names_every_option() -> None:
+    done = provision("--help")
+    assert done.returncode == 0
+    assert "--user NAME" in done.stdout and "--no-kernel" in done.stdout
