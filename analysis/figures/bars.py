@@ -12,6 +12,7 @@ from matplotlib.container import BarContainer
 from analysis import tables
 from analysis.figures.style import (
     COLUMN_IN,
+    INK,
     LEGS,
     PAGE_IN,
     QUEUE,
@@ -23,6 +24,7 @@ from analysis.figures.style import (
     single,
     styled,
 )
+from testbed.errors import InputError
 
 PARTS: dict[str, tuple[str, str, str]] = {
     "compute_device_s": ("device", TIERS["device"], ""),
@@ -42,7 +44,7 @@ def speedup_bars(speedups: pd.DataFrame, *, x: str = "model", ax: Axes | None = 
     """Speed-ups (rows of `tables.speedups`) of every planner, grouped by column `x`. A line marks 1, the planner that all are
     compared to. Raises InputError where a planner has two figures for one `x`: choose, or use `panels`."""
     ax = _grouped(speedups, x, "speedup", ax, lambda value: f"{value:.3g}")
-    ax.axhline(1.0, color="0.25", lw=0.7, zorder=3)
+    ax.axhline(1.0, color=INK, lw=0.7, zorder=3)
     ax.set(ylabel="speed-up (times)")
     return _finished(ax, legend)
 
@@ -62,7 +64,7 @@ def regret_bars(regrets: pd.DataFrame, *, x: str = "model", ax: Axes | None = No
     """Regrets (rows of `tables.regrets`) in percent, grouped by column `x`; below 0: faster than the yardstick."""
     table = regrets.assign(percent=regrets["regret"] * 100.0)
     ax = _grouped(table, x, "percent", ax, lambda value: f"{value:.0f}" if abs(value) >= 10.0 else f"{round(value, 1) + 0.0:g}")
-    ax.axhline(0.0, color="0.25", lw=0.7, zorder=3)
+    ax.axhline(0.0, color=INK, lw=0.7, zorder=3)
     ax.set(ylabel="regret (%)")
     return _finished(ax, legend)
 
@@ -96,9 +98,10 @@ def _grouped(table: pd.DataFrame, x: str, value: str, ax: Axes | None, worded: C
     """Bars of a value: a group for each `x`, a bar for each planner, its figure above it where there is room."""
     rows = table.assign(**{x: table[x].astype(str), "planner": table["planner"].astype(str)})
     if rows.duplicated([x, "planner"]).any():
-        others = [name for name in table.columns if name not in (x, value, "planner") and table[name].nunique() > 1]
+        others = table.drop(columns=[x, "planner"]).select_dtypes(exclude="number").columns
         for column in others:
-            single(table, str(column), "a bar chart")
+            single(table, str(column), f"a bar chart over {x}")
+        raise InputError(f"a bar chart over {x}: a planner has several figures for one {x}; choose with only(), or use panels()")
     found = looks(rows["planner"].unique(), "planner")
     bars = len(rows)
     ax = axes_of(ax, width=COLUMN_IN if bars <= 12 else PAGE_IN)
@@ -120,7 +123,7 @@ def _grouped(table: pd.DataFrame, x: str, value: str, ax: Axes | None, worded: C
             bar.set(**one.bar)
         size = min(SMALL, room * 72 / 2.0)
         if size >= 4.5:
-            ax.bar_label(container, fmt=worded, size=size, padding=1.0, color="0.2")
+            ax.bar_label(container, fmt=worded, size=size, padding=1.0)
     ax.margins(y=0.12)
     ax.set(xlabel={"model": "", "planner": ""}.get(x, x))
     ax.grid(axis="x", visible=False)

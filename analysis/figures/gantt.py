@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures.style import LEGS, PAGE_IN, QUEUE, SMALL, TIERS, axes_of, single, styled
+from analysis.figures.style import LEGS, PAGE_IN, QUEUE, SMALL, TIERS, axes_of, legend_above, single, styled
 from analysis.frames import REQUEST
 from testbed.errors import InputError
 from testbed.report import units
@@ -49,7 +52,7 @@ def gantt(steps: pd.DataFrame, *, ax: Axes | None = None, legend: bool = True) -
                 break
         else:
             if pd.isna(row.tile):
-                ax.text(start + width / 2, at + 0.33, words, ha="center", va="top", size=SMALL, color="0.15", zorder=6)
+                ax.text(start + width / 2, at + 0.33, words, ha="center", va="top", size=SMALL, zorder=6)
     for row in steps[steps["what"] == "transfer"].itertuples():
         start, end = row.offset_s * 1e3, (row.offset_s + row.duration_s) * 1e3
         source, target = lane[row.peer], lane[row.host]
@@ -77,11 +80,15 @@ def gantt(steps: pd.DataFrame, *, ax: Axes | None = None, legend: bool = True) -
                 ha="center",
                 va="center",
                 size=SMALL,
-                color="0.15",
                 zorder=6,
-                bbox=_PAPER,
+                bbox={
+                    "boxstyle": "square,pad=0.1",
+                    "facecolor": "white",
+                    "edgecolor": "none",
+                    "alpha": 0.8,
+                },
             )
-    ax.set(yticks=range(len(hosts)), yticklabels=hosts, ylim=(len(hosts) - 0.45, -0.55), xlim=(-0.01 * total, total * 1.01))
+    ax.set(yticks=range(len(hosts)), yticklabels=hosts, ylim=(len(hosts) - 0.4, -0.55), xlim=(-0.01 * total, total * 1.01))
     ax.set_xlabel("time since the device started the request (ms)")
     ax.grid(axis="y", visible=False)
     if legend:
@@ -89,17 +96,13 @@ def gantt(steps: pd.DataFrame, *, ax: Axes | None = None, legend: bool = True) -
     return ax
 
 
-_PAPER = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-
-
 def _legend(ax: Axes, steps: pd.DataFrame) -> None:
     """Tiers that computed, legs that were travelled, and the queue if there was one."""
     used = set(steps.loc[steps["what"] == "compute", "tier"])
-    handles: list[object] = [Patch(color=colour, label=f"{tier} computes") for tier, colour in TIERS.items() if tier in used]
+    handles: dict[str, Any] = {f"{tier} computes": Patch(color=colour) for tier, colour in TIERS.items() if tier in used}
     if (steps["queue_s"].fillna(0.0) > 0.0).any():
-        handles.append(Patch(color=QUEUE, label="waits for a busy host"))
+        handles["waits for a busy host"] = Patch(color=QUEUE)
     words = {"access": "to the edge", "lan": "between edge hosts", "backbone": "to the cloud", "return": "back"}
-    for leg, text in words.items():
-        if (steps["leg"] == leg).any():
-            handles.append(ax.plot([], [], color=LEG_COLOURS[leg], lw=1.2, label=text)[0])
-    ax.legend(handles=handles, ncols=len(handles), loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.2)
+    travelled = set(steps["leg"].dropna())
+    handles |= {text: Line2D([], [], color=LEG_COLOURS[leg]) for leg, text in words.items() if leg in travelled}
+    legend_above(ax, handles)

@@ -15,6 +15,7 @@ from analysis.figures.style import (
     BROWN,
     COLUMN_IN,
     GREEN,
+    INK,
     LEVELS,
     ORANGE,
     PAGE_IN,
@@ -91,15 +92,14 @@ def fidelity_matrix(fidelity: pd.DataFrame, *, ax: Axes | None = None, legend: b
         for j in range(len(invariants)):
             value = values.iat[i, j]
             if not pd.isna(value) and value != 0.0:
-                ax.text(j + 0.5, i + 0.5, f"{value:.2g}", ha="center", va="center", size=SMALL)
+                ax.text(j + 0.5, i + 0.5, f"{value:.2g}", ha="center", va="center", size=SMALL, color=INK)
     ax.grid(False)
     ax.set(xticks=np.arange(len(invariants)) + 0.5, yticks=np.arange(len(names)) + 0.5, ylim=(len(names), 0))
     ax.set_xticklabels([name.replace("_", " ") for name in invariants], rotation=30, ha="right", rotation_mode="anchor")
     ax.set_yticklabels(names)
     ax.tick_params(length=0)
     if legend:
-        handles = [Patch(facecolor=colour, label=level) for level, colour in LEVELS.items()]
-        ax.legend(handles=handles, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+        legend_above(ax, {level: Patch(facecolor=colour) for level, colour in LEVELS.items()})
     return ax
 
 
@@ -137,15 +137,13 @@ def phase_diagram(grid: pd.DataFrame, *, ax: Axes | None = None, legend: bool = 
     most = float(grid["gain"].max())
     levels = [level for level in (1.1, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0) if level < most]
     if gain and levels:
-        lines = ax.contour(x, y, table["gain"].to_numpy(float), levels=levels, colors="black", linewidths=0.6)
+        lines = ax.contour(x, y, table["gain"].to_numpy(float), levels=levels, colors=INK, linewidths=0.6)
         ax.clabel(lines, fmt=lambda level: f"{level:g}×", fontsize=SMALL)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
     if legend:
-        handles = [
-            Patch(facecolor=colour, alpha=0.75, label=name) for name, colour in REGIONS.items() if name in set(grid["tiers"])
-        ]
-        ax.legend(handles=handles, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.08), borderaxespad=0.2, columnspacing=0.9)
+        there = set(grid["tiers"])
+        legend_above(ax, {name: Patch(facecolor=colour, alpha=0.75) for name, colour in REGIONS.items() if name in there})
     return ax
 
 

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from analysis.figures.style import PAGE_IN, SMALL, axes_of, legend_above, look, looks, single, styled, thickness
+from analysis.figures.style import (
+    FAINT,
+    LINE,
+    PAGE_IN,
+    SMALL,
+    axes_of,
+    legend_above,
+    look,
+    looks,
+    own_figure,
+    single,
+    styled,
+    thickness,
+)
 from analysis.frames import answered
 from testbed.errors import InputError
 from testbed.names import suggestion
@@ -67,9 +79,7 @@ def latency_timeline(
     end = float(max((rows["submitted_s"] + rows["latency_s"]).max(), 1e-3))
     if axes is None:
         heights = [2.4, 0.16 + 0.22 * max(len(changed), 1), 0.8]
-        _figure, axes = plt.subplots(
-            3, 1, sharex=True, figsize=(PAGE_IN, sum(heights) + 0.5), height_ratios=heights, layout="constrained"
-        )
+        axes = own_figure(3, PAGE_IN, sum(heights) + 0.5, sharex=True, height_ratios=heights)
     above, strip, below = axes
     for place, name in enumerate(planners):
         one = rows[rows["planner"] == name].sort_values("submitted_s")
@@ -83,8 +93,8 @@ def latency_timeline(
     above.set(ylabel=f"latency of {model} (ms)", ylim=(0.0, None))
     legend_above(above)
     _strip(strip, mine, changed, end)
-    below.fill_between(rate["at_s"], rate["rate_bps"] / 1e6, step="post", color="0.82", lw=0.0)
-    below.step(rate["at_s"], rate["rate_bps"] / 1e6, where="post", color="0.35", lw=0.9)
+    below.fill_between(rate["at_s"], rate["rate_bps"] / 1e6, step="post", color=FAINT, lw=0.0)
+    below.step(rate["at_s"], rate["rate_bps"] / 1e6, where="post", color=LINE, lw=0.9)
     below.set(
         xlabel="time since the replay began (s)", ylabel=f"{link}\n(Mbit/s)", ylim=(0.0, None), xlim=(-0.01 * end, end * 1.01)
     )
@@ -110,7 +120,14 @@ def _strip(ax: Axes, plans: pd.DataFrame, planners: list[str], end: float) -> No
     ax.tick_params(axis="both", length=0)
     if not planners:
         ax.text(
-            0.5, 0.5, "no planner changed its plan", transform=ax.transAxes, ha="center", va="center", color="0.4", size=SMALL
+            0.5,
+            0.5,
+            "no planner changed its plan",
+            transform=ax.transAxes,
+            ha="center",
+            va="center",
+            color=LINE,
+            size=SMALL,
         )
     inches = ax.figure.get_figwidth() * 0.85
     for lane, name in enumerate(planners):

@@ -5,10 +5,11 @@ everywhere. What is drawn is left to the other files.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -34,6 +35,8 @@ TIERS = {"device": GREEN, "edge": BLUE, "cloud": ORANGE}
 LEGS = {"access": "#7fccb6", "lan": "#8fc3e0", "backbone": "#f2cb80", "return": "#c9c9c9"}
 """A message has a lighter tint of the tier that it feeds; answers, and tensors that come back, are grey."""
 QUEUE = "#5a5a5a"
+INK, LINE, FAINT = "0.15", "0.35", "0.82"
+"""Text and strong lines, weaker ones, and what lies behind the data."""
 LEVELS = {"ok": "#dcebf5", "degraded": "#f5d27a", "rejected": VERMILION}
 
 DASHES = ("-", "--", ":", "-.")
@@ -65,10 +68,10 @@ LOOKS: dict[str, Look] = {
     "hpa": Look(SKY),
     "hpa-throughput": Look(SKY, 1),
     "capacitated": Look(BLUE, 1),
-    "optimal": Look(GREEN),
-    "optimal-tiles": Look(GREEN, 1),
-    "optimal-throughput": Look(GREEN, 2),
-    "optimal-critical-path": Look(GREEN, 3),
+    "optimal": Look(GREEN, 1),
+    "optimal-tiles": Look(GREEN, 2),
+    "optimal-throughput": Look(GREEN, 3),
+    "optimal-critical-path": Look(GREEN),
     "exhaustive": Look(YELLOW, 1),
     "device-only": Look(YELLOW),
     "edge-only": Look(BROWN),
@@ -89,7 +92,7 @@ LOOKS: dict[str, Look] = {
     "edgent": Look(VERMILION, 2),
     "ddnn": Look(PURPLE, 2),
 }
-"""Registered planners; no two look the same."""
+"""Registered planners; no two look the same. The optimum is dashed: who reaches it can be seen beneath."""
 
 
 def look(planner: str) -> Look:
@@ -106,6 +109,9 @@ def looks(values: Iterable[str], column: str) -> dict[str, Look]:
         return {value: look(value) for value in values}
     return {value: Look(PALETTE[i % 10], i // 10 % len(DASHES)) for i, value in enumerate(values)}
 
+
+OWN = "own"
+"""The gid of figures that were made here."""
 
 DRAWING: dict[str, Any] = {
     **sns.axes_style("whitegrid"),
@@ -157,7 +163,7 @@ def save(drawn: Axes | Figure | SubFigure, path: str | Path) -> None:
 
 
 @contextmanager
-def _settings(chosen: dict[str, Any]) -> Iterator[None]:
+def _settings(chosen: Mapping[str, Any]) -> Iterator[None]:
     """Matplotlib's settings for a while. Only those: its own context also undoes what a notebook sets meanwhile."""
     before = {name: plt.rcParams[name] for name in chosen}
     plt.rcParams.update(chosen)
@@ -186,7 +192,14 @@ def axes_of(ax: Axes | None, width: float = COLUMN_IN, height: float = 2.3) -> A
     """The given Axes, or those of a new figure."""
     if ax is not None:
         return ax
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    return own_figure(1, width, height)[0]
+
+
+def own_figure(rows: int, width: float, height: float, **options: Any) -> list[Axes]:
+    """Axes below one another, in a new figure of these inches."""
+    figure, axes = plt.subplots(rows, 1, figsize=(width, height), layout="constrained", squeeze=False, **options)
+    figure.set_gid(OWN)
+    return list(axes.flat)
 
 
 def single(frame: pd.DataFrame, column: str, what: str) -> str:
@@ -203,33 +216,37 @@ def single(frame: pd.DataFrame, column: str, what: str) -> str:
 
 
 def labels_of(ax: Axes) -> dict[str, Any]:
-    """Labels of an Axes' artists, each once, with the first artist that has it."""
-    found: dict[str, Any] = {}
-    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-        found.setdefault(label, handle)
-    return found
+    """Labels of an Axes' artists, each once, with the last artist that has it (of bars: all of one colour together)."""
+    handles, labels = ax.get_legend_handles_labels()
+    return dict(zip(labels, handles, strict=True))
 
 
-def legend_above(ax: Axes) -> None:
-    """The legend above the Axes, where it covers nothing, in as few rows as its width allows."""
-    found = labels_of(ax)
-    if found:
-        across = columns_that_fit(list(found), ax.figure.get_figwidth())
-        ax.legend(
-            list(found.values()), list(found), ncols=across, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.2
-        )
+def legend_above(ax: Axes, handles: Mapping[str, Any] | None = None) -> None:
+    """The legend above the drawing, where it covers nothing, in as few rows as its width allows. `handles`: artists by label,
+    instead of those that the Axes knows. A figure of our own has it over its whole width."""
+    found = labels_of(ax) if handles is None else handles
+    if not found:
+        return
+    figure = ax.figure
+    if figure.get_gid() == OWN:
+        across = columns_that_fit(list(found), figure.get_figwidth())
+        figure.legend(list(found.values()), list(found), ncols=across, loc="outside upper center", borderaxespad=0.2)
+        return
+    across = columns_that_fit(list(found), ax.get_window_extent().width / figure.dpi)
+    ax.legend(list(found.values()), list(found), ncols=across, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.2)
 
 
 def columns_that_fit(labels: Sequence[str], width: float) -> int:
     """How many columns of a legend (filled from top to bottom) fit into `width` inches."""
     for across in range(len(labels), 1, -1):
-        down = -(-len(labels) // across)
-        widest = [max(map(len, labels[i : i + down])) for i in range(0, len(labels), down)]
-        if sum(0.52 + 0.058 * letters for letters in widest) <= width:
+        rows, longer = divmod(len(labels), across)  # the first so many columns have a row more
+        starts = [column * rows + min(column, longer) for column in range(across + 1)]
+        widest = [max(map(len, labels[start:end])) for start, end in pairwise(starts)]
+        if sum(0.5 + 0.058 * letters for letters in widest) <= width:
             return across
     return 1
 
 
 def thickness(place: int, lines: int) -> float:
     """Width of one of several lines: those drawn first are thicker, so that equal lines stay visible."""
-    return 1.1 + 0.5 * min(lines - 1 - place, 5)
+    return 1.1 + 0.3 * min(lines - 1 - place, 4)
