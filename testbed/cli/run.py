@@ -19,6 +19,7 @@ from testbed.cli.app import app
 from testbed.cli.console import FAILED, INTERRUPTED, OK, REJECTED, err, note, out, print_json, verb
 from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, Seed, scenario_of
 from testbed.cli.progress import RunProgress
+from testbed.cli.watch import RunWatch
 from testbed.errors import BackendError, InputError, TestbedError
 from testbed.orchestrator import RunSummary, provenance, run, summarise
 from testbed.orchestrator.world import prepare
@@ -37,6 +38,7 @@ BackendName = Annotated[
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder, empty or new. Default: runs/SCENARIO-TIME.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Show links, hosts, latencies and the plan while it runs (on a terminal).")]
 Capture = Annotated[bool, typer.Option("--capture", help="Also capture the packets of wide-area links (emulated networks).")]
 
 
@@ -50,6 +52,7 @@ def run_command(
     overrides: Overrides = None,
     target: Out = None,
     capture: Capture = False,
+    watch: Watch = False,
     as_json: Json = False,
 ) -> int:
     """Run a scenario: inference times, backbone bytes and a verdict, for every model and planner."""
@@ -71,7 +74,8 @@ def run_command(
     if capture:
         _capture(chosen, folder)
     try:
-        with termination_is_an_interrupt(), RunProgress(f"backend {chosen.name}: {why}") as progress:
+        listener = RunWatch if watch and err.is_terminal else RunProgress
+        with termination_is_an_interrupt(), listener(f"backend {chosen.name}: {why}") as progress:
             summary = run(wanted, chosen, folder, progress)
     except KeyboardInterrupt:
         return _interrupted(folder, as_json)

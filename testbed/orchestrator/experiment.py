@@ -12,7 +12,7 @@ from typing import Any
 from d3node.errors import ModelError, NodeError
 from testbed.backends.base import Backend, Carrier, Invariant, Session
 from testbed.errors import BackendError, RunError, TestbedError
-from testbed.orchestrator import fidelity, provenance
+from testbed.orchestrator import fidelity, live, provenance
 from testbed.orchestrator.account import WIDE_AREA_ROLES
 from testbed.orchestrator.control import Fleet
 from testbed.orchestrator.epochs import Epochs
@@ -115,7 +115,14 @@ async def main(
             fleet=fleet,
             epochs=Epochs(fleet, scenario.network.route, scenario.seed),
             truth=truth,
-            replay=Replay(world.links, world.hosts, truth, session.apply_link, fleet.share),
+            replay=Replay(
+                world.links,
+                world.hosts,
+                truth,
+                session.apply_link,
+                fleet.share,
+                on_step=lambda step: live.tell_step(journal, step),
+            ),
             folder=folder,
             journal=journal,
             verifier=Verifier(),
@@ -143,6 +150,7 @@ def _announce(world: World, backend: Backend, folder: RunFolder, journal: Journa
         folder=str(folder.path),
         sessions=len(world.pairs),
         requests=journal.total,
+        **live.stage(world.layout),
     )
     for text in idle_words(world.links):
         journal.emit("warning", text=text)

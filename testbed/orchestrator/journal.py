@@ -2,10 +2,15 @@
 
 | event    | fields                                                                                     |
 |----------|--------------------------------------------------------------------------------------------|
-| run      | scenario, backend, folder, sessions (their number), requests (in all, warm-up included)      |
+| run      | scenario, backend, folder, sessions (their number), requests (in all, warm-up included), hosts (with tiers), |
+|          | links (with roles)                                                                         |
 | session  | model, planner, number (from 1), sessions                                                  |
-| progress | done, total (requests of the whole run), model, planner; not written to the file           |
-| plan     | model, planner, device, epoch, at_s, reason, installed, touched (their number), planning_time_s |
+| progress | done, total (requests of the whole run), model, planner, and what `live.request` says; not written |
+| link     | link, direction, at_s, rate_bps, delay_s, loss: from now on; not written (links.csv has them) |
+| host     | host, at_s, cpu_share: from now on; not written (event share, at the session's end)          |
+| measure  | model, planner: the warm-up is over, scenario second 0 is now; not written                   |
+| plan     | model, planner, device, epoch, at_s, reason, installed, touched (their number), vertices, planning_time_s, |
+|          | predicted_latency_s; where installed: tiers (vertices on each), tiled (vertices), tile_hosts |
 | share    | model, planner, host, at_s, late_s, cpu_share                                              |
 | probe    | model, planner, source, target, at_s, bytes, seconds                                       |
 | warning  | text, and what it is about                                                                 |
@@ -39,8 +44,13 @@ class Journal:
         if self._listener is not None:
             self._listener(record)
 
-    def progress(self, session: Mapping[str, Any]) -> None:
-        """One more request is over."""
+    def live(self, event: str, **fields: Any) -> None:
+        """Pass an event on that is not recorded."""
+        if self._listener is not None:
+            self._listener({"event": event, **fields})
+
+    def progress(self, session: Mapping[str, Any], told: Callable[[], Mapping[str, Any]]) -> None:
+        """One more request is over; `told` is asked for more of it if somebody listens."""
         self.done += 1
         if self._listener is not None:
-            self._listener({"event": "progress", "done": self.done, "total": self.total, **session})
+            self._listener({"event": "progress", "done": self.done, "total": self.total, **session, **told()})

@@ -15,7 +15,7 @@ from d3node.errors import NodeError
 from testbed.backends.base import LinkCounters, Session, Settles
 from testbed.costs.network import MESSAGE_HEADER_BYTES
 from testbed.errors import AgentError, RunError, TestbedError
-from testbed.orchestrator import joint, rows, steps
+from testbed.orchestrator import joint, live, rows, steps
 from testbed.orchestrator.account import WIDE_AREA_ROLES, Ledger, LinkBytes
 from testbed.orchestrator.control import Fleet
 from testbed.orchestrator.epochs import Epochs
@@ -97,6 +97,7 @@ class PairRun:
             await joint.first(self._planners, self._planner_object)
             await self._while_well(self._warm_up())
             self._start = self._loop.time()
+            stage.journal.live("measure", **self._names)
             beside = (stage.replay.run(self._start), self._control(), self._uploading.run(), *self._probes())
             await self._while_well(self._measure(), *beside)
             await self._last_probes()
@@ -189,8 +190,9 @@ class PairRun:
         row = rows.inference(self._model.label, self._planner, request, self._start, figures, verdict, told)
         self._stage.folder.inferences.add_values(row)
         if (sink := self._stage.folder.steps) is not None:
-            sink.add_all(steps.of_request(name, self._planner, request, self._start, self._ledger))
-        self._stage.journal.progress(self._names)
+            sink.add_all(steps.of_request(self._model.label, self._planner, request, self._start, self._ledger))
+        flying = self._tracker.submitted - self._tracker.over
+        self._stage.journal.progress(self._names, lambda: live.request(request, self._start, self._ledger, flying))
 
     # -- control loop -----------------------------------------------------------------------------------------------------
 
@@ -211,8 +213,8 @@ class PairRun:
     def _planned(self, record: dict[str, Any]) -> None:
         at_s = self._loop.time() - self._start if record["reason"] != "first" else 0.0
         self._stage.folder.plans.add({**self._names, "at_s": at_s, **record})
-        kept = ("device", "epoch", "reason", "installed", "planning_time_s")
-        brief = {key: record[key] for key in kept}
+        kept = ("device", "epoch", "reason", "installed", "vertices", "planning_time_s", "predicted_latency_s")
+        brief = {key: record[key] for key in kept} | (live.shape(record["plan"]) if record["plan"] else {})
         self._stage.journal.emit("plan", **self._names, at_s=at_s, touched=len(record["touched"]), **brief)
 
     def _uploaded(self, **fields: Any) -> None:

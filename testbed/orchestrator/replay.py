@@ -86,7 +86,8 @@ async def sleep_until(when: float) -> None:
 
 @dataclass
 class Replay:
-    """Drives the truth along its traces. `done` holds every step carried out since the last `reset`, in order."""
+    """Drives the truth along its traces. `done` holds every step carried out since the last `reset`, in order; `on_step` is told
+    of each when it is in force."""
 
     links: Mapping[str, ResolvedLink]
     hosts: Mapping[str, ResolvedHost]
@@ -94,6 +95,7 @@ class Replay:
     apply_link: ApplyLink
     apply_share: ApplyShare
     done: list[Done] = field(default_factory=list)
+    on_step: Callable[[Step], None] = lambda _step: None
 
     async def reset(self) -> None:
         """Put every link and host into its state at time 0; what is in it already is left alone."""
@@ -106,6 +108,7 @@ class Replay:
             if not known:
                 await self._carry_out(step)
             self.done.append(Done(step, 0.0))
+            self.on_step(step)
 
     async def run(self, start: float) -> None:
         """Carry out all later steps; loop time `start` is scenario time 0. Ends with the last step, or by cancellation."""
@@ -115,6 +118,7 @@ class Replay:
             await sleep_until(due)
             await self._carry_out(step)
             self.done.append(Done(step, max(0.0, loop.time() - due)))
+            self.on_step(step)
 
     async def _carry_out(self, step: Step) -> None:
         if step.state is not None and step.direction is not None:
