@@ -12,13 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis import tiles
 from testbed.backends.sim import SimBackend
 from testbed.orchestrator import run as run_scenario
-from testbed.planners.base import Change, Decision, Problem
-from testbed.planners.objective import objective_s
-from testbed.planners.options import VSM_OPTIONS, read
-from testbed.planners.prices import DEVICE, EDGE, make_plan, prices
-from testbed.planners.vsm import choose
 from testbed.scenario.schema import Scenario
 
 TITLE = "VGG-16's maps over edge hosts (Raspberry Pi 4, all on the edge): latency in ms (LAN MB), and of it against one host"
@@ -27,7 +23,7 @@ HOSTS = range(1, 7)
 LANS = {"1 Gbit/s": "1 Gbit/s", "50 Mbit/s": "50 Mbit/s"}
 FINE = {"deepthings_rows": 5, "deepthings_columns": 5}
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "VSM": (f"{Path(__file__)}:Vsm", {}),
+    "VSM": (f"{tiles.__file__}:Vsm", {}),
     "MoDNN": ("modnn", {}),
     "MoDNN, whole maps": ("modnn", {"modnn_exchange": "maps"}),
     "AOFL": ("aofl", {}),
@@ -38,22 +34,6 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "same without reuse": ("deepthings", {**FINE, "deepthings_depth": 14, "reuse": "off"}),
     "CoEdge": ("coedge", {}),
 }
-
-
-class Vsm:
-    """VSM by itself: everything on the edge tier, its own choice of stacks and grids."""
-
-    name = "vsm"
-
-    def plan(self, problem: Problem) -> Decision:
-        ranks = [EDGE] * len(problem.graph)
-        ranks[0] = DEVICE
-        stacks, _ = choose(problem, read(problem, self.name, VSM_OPTIONS), [rank == EDGE for rank in ranks])
-        plan = make_plan(self.name, problem, ranks, stacks)
-        return Decision(plan, objective_s(problem, plan), prices(problem).facts.everything)
-
-    def replan(self, problem: Problem, current: Any, change: Change) -> Decision:
-        return self.plan(problem)
 
 
 def run() -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ Nothing is saved and nothing shown: `save(ax, "mine.pdf")` does that.
 
 from analysis.figures.bars import backbone_bars, breakdown, regret_bars, speedup_bars
 from analysis.figures.gantt import gantt
-from analysis.figures.grids import fidelity_matrix, phase_diagram, scaling
+from analysis.figures.grids import fidelity_matrix, halo_lines, phase_diagram, scaling
 from analysis.figures.latency import latency_cdf, latency_timeline
 from analysis.figures.panels import panels
 from analysis.figures.structures import cut_savings, ratio_maps, structure_maps
@@ -20,6 +20,7 @@ __all__ = [
     "cut_savings",
     "fidelity_matrix",
     "gantt",
+    "halo_lines",
     "latency_cdf",
     "latency_timeline",
     "look",

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis import tables
@@ -152,3 +153,22 @@ def log_edges(centres: np.ndarray) -> np.ndarray:
     logs = np.log(centres)
     inner = (logs[1:] + logs[:-1]) / 2
     return np.exp(np.concatenate([[2 * logs[0] - inner[0]], inner, [2 * logs[-1] - inner[-1]]]))
+
+
+@styled
+def halo_lines(halo: pd.DataFrame) -> Figure:
+    """Work of tiles over that of whole maps as a fused stack gets deeper (`analysis.tiles.halo`): a panel for each model, a line
+    for each grid, strips dashed."""
+    models, found = list(halo["model"].unique()), list(halo["grid"].unique())
+    figure, axes = plt.subplots(1, len(models), figsize=(PAGE_IN, 2.3), sharey=True, squeeze=False, layout="constrained")
+    colours = dict(zip(sorted(halo["tiles"].unique()), (GREEN, BLUE, ORANGE, PURPLE, BROWN), strict=False))
+    for ax, model in zip(axes[0], models, strict=True):
+        for grid in found:
+            one = halo[(halo["model"] == model) & (halo["grid"] == grid)]
+            dash = "--" if grid.startswith("1x") or grid.endswith("x1") else "-"
+            ax.plot(one["depth"], one["work"], dash, color=colours[one["tiles"].iloc[0]], label=grid)
+        ax.set(title=model, xlabel="vertices in the stack", ylim=(1.0, 6.0))
+    axes[0][0].set_ylabel("work / whole maps'")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(found))
+    return figure
