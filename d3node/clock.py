@@ -16,7 +16,8 @@ import time
 from asyncio import BaseEventLoop, Future, Handle, TimerHandle
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
+from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any, TypeVar
@@ -40,7 +41,7 @@ class VirtualLoop(BaseEventLoop):
     Raises ClockError when nothing is ready nor scheduled while the awaited future is not done, and when time stands still.
     """
 
-    _ready: deque[Handle]
+    _ready: deque[_Soon | _Timer]
     _closed: bool
     _stopping: bool
     _timer_cancelled_count: int
@@ -48,9 +49,12 @@ class VirtualLoop(BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
-        self._timers: list[tuple[float, int, TimerHandle]] = []
+        self._timers: list[tuple[float, int, _Timer]] = []
         self._order = count()
         self._owner = threading.get_ident()
+        # Both are called for every future, and need no Python for it; asyncio's debug mode does not exist in virtual time.
+        self.get_debug = bool  # type: ignore[method-assign]
+        self.create_future = partial(Future, loop=self)  # type: ignore[method-assign]
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
@@ -60,7 +64,7 @@ class VirtualLoop(BaseEventLoop):
         """Run a callback at this moment, after those already scheduled for it."""
         if self._closed:
             raise RuntimeError("Event loop is closed")
-        handle = Handle(callback, args, self, context)
+        handle = _Soon(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
@@ -78,8 +82,7 @@ class VirtualLoop(BaseEventLoop):
         """Run a callback at a moment of virtual time (at once if it is past)."""
         if self._closed:
             raise RuntimeError("Event loop is closed")
-        timer = TimerHandle(when, callback, args, self, context)
-        timer._scheduled = True  # type: ignore[attr-defined]
+        timer = _Timer(when, callback, args, self, context)
         heappush(self._timers, (when, next(self._order), timer))
         return timer
 
@@ -115,7 +118,13 @@ class VirtualLoop(BaseEventLoop):
             for _ in range(len(ready)):
                 handle = ready.popleft()
                 if not handle._cancelled:
-                    handle._run()
+                    try:
+                        handle._context.run(handle._callback, *handle._args)
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:
+                        what = f"Exception in callback {handle!r}"
+                        self.call_exception_handler({"message": what, "exception": error, "handle": handle})
             if self._stopping:
                 return
 
@@ -132,7 +141,7 @@ class VirtualLoop(BaseEventLoop):
             if timer._cancelled:
                 self._timer_cancelled_count -= 1
                 continue
-            timer._scheduled = False  # type: ignore[attr-defined]
+            timer._scheduled = False
             if when > self._now:
                 self._now = when
             ready.append(timer)
@@ -141,7 +150,7 @@ class VirtualLoop(BaseEventLoop):
                 if timer._cancelled:
                     self._timer_cancelled_count -= 1
                 else:
-                    timer._scheduled = False  # type: ignore[attr-defined]
+                    timer._scheduled = False
                     ready.append(timer)
             return
         raise ClockError(
@@ -151,6 +160,36 @@ class VirtualLoop(BaseEventLoop):
     def _pending(self) -> str:
         tasks = sorted(asyncio.all_tasks(self), key=lambda task: (len(task.get_name()), task.get_name()))
         return "\n".join(f"  {task.get_name()}: {_where(task)}" for task in tasks) or "  (no task is pending)"
+
+
+class _Soon(Handle):
+    """asyncio's handle without its debug mode: whole runs of the simulator are made of these."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Any, args: Any, loop: VirtualLoop, context: Context | None) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
+class _Timer(TimerHandle):
+    """The same for a moment of virtual time."""
+
+    __slots__ = ()
+
+    def __init__(self, when: float, callback: Any, args: Any, loop: VirtualLoop, context: Context | None) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+        self._when = when
+        self._scheduled = True
 
 
 def _where(task: asyncio.Task[Any]) -> str:

@@ -105,7 +105,10 @@ def encode_head(message: Message, sent_at: float) -> bytes:
 
 def payload_bytes(message: Message) -> int:
     """Bytes of a message's tensors."""
-    return sum(payload.nbytes for payload in message.payloads)
+    total = 0
+    for payload in message.payloads:
+        total += payload.nbytes
+    return total
 
 
 def header_bytes(message: Message) -> int:
@@ -115,7 +118,7 @@ def header_bytes(message: Message) -> int:
 
 def wire_size(message: Message) -> int:
     """Bytes of the whole frame."""
-    return header_bytes(message) + payload_bytes(message)
+    return PREFIX_BYTES + len(encode_header(message, 0.0)) + payload_bytes(message)
 
 
 def decode_prefix(data: bytes | bytearray | memoryview, limits: Limits) -> tuple[int, int]:

@@ -189,7 +189,10 @@ class Stream:
         links = self.forward
         if len(links) == 1:
             return 0.0
-        slowest = min([link.rate for link in links])
+        slowest = links[0].rate
+        for link in links:
+            if link.rate < slowest:
+                slowest = link.rate
         before, behind = min(job.wire, SEGMENT), job.wire - (job.segments - 1) * SEGMENT  # the first packet, and the last
         seconds = 0.0
         passed = False
@@ -202,12 +205,14 @@ class Stream:
 
     def _count(self, job: Job, share: float) -> None:
         """Add (a share of) a message to the totals of the links it crosses."""
-        whole = share == 1.0
-        bytes_ = job.wire * share
-        packets = job.segments * share if whole else float(-(-int(bytes_) // SEGMENT))
-        message_bytes = job.message_bytes if whole else int(job.message_bytes * share)
-        quick = min(QUICK_ACKS, job.segments) if job.quick else 0
-        acks = quick + (job.segments - quick + 1) // 2 if whole else int(packets) // 2
+        if share == 1.0:
+            bytes_, packets, message_bytes = job.wire, float(job.segments), job.message_bytes
+            quick = min(QUICK_ACKS, job.segments) if job.quick else 0
+            acks = quick + (job.segments - quick + 1) // 2
+        else:
+            bytes_, message_bytes = job.wire * share, int(job.message_bytes * share)
+            packets = float(-(-int(bytes_) // SEGMENT))
+            acks = int(packets) // 2
         for link in self.forward:
             link.data_bytes += bytes_
             link.data_packets += packets

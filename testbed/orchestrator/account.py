@@ -117,7 +117,7 @@ class Ledger:
 
     def book_transfer(self, source: str, target: str, nbytes: int) -> Route:
         """Book one message on every link that it crossed."""
-        route = self.route(source, target)
+        route = self._routes.get((source, target)) or self.route(source, target)
         framed = frame_bytes(nbytes)
         for key in route.links:
             entry = self.links.get(key)

@@ -9,33 +9,35 @@ import asyncio
 from collections.abc import Mapping
 
 from testbed.errors import RunError, TestbedError
-from testbed.orchestrator.observe import Pair
 from testbed.orchestrator.planning import DevicePlanner
 from testbed.orchestrator.trigger import Key
 from testbed.orchestrator.walltime import timed
-from testbed.planners.base import Change, Decision, JointPlanner, Planner, Problem
+from testbed.orchestrator.world import Pair
+from testbed.planners.base import Change, Decision, JointPlanner, Problem
 
 
-async def first(planners: Mapping[str, DevicePlanner], planner: Planner) -> None:
-    """Make and install the first plan of every device."""
-    if isinstance(planner, JointPlanner):
-        await _decide(planners, planner, {})
+async def first(planners: Mapping[str, DevicePlanner], joint: JointPlanner | None) -> None:
+    """Make and install the first plan of every device, by a joint planner if there is one."""
+    if joint is not None:
+        await _decide(planners, joint, {})
         return
     for device in planners.values():
         await device.first()
 
 
-async def tick(planners: Mapping[str, DevicePlanner], planner: Planner, fresh: set[Key | Pair] | None, news: bool = True) -> None:
+async def tick(
+    planners: Mapping[str, DevicePlanner], joint: JointPlanner | None, fresh: set[Key | Pair] | None, news: bool = True
+) -> None:
     """One turn of the control loop; without `news` only devices that are watching a value look again. A joint planner is asked
     again, in full, when any device's conditions have changed."""
     looking = {name: device for name, device in planners.items() if news or device.watching}
-    if not isinstance(planner, JointPlanner):
+    if joint is None:
         for device in looking.values():
             await device.tick(fresh)
         return
     changes = {name: device.change(fresh) for name, device in looking.items()}
     if any(change is not None for change in changes.values()):
-        await _decide(planners, planner, changes)
+        await _decide(planners, joint, changes)
 
 
 async def _decide(planners: Mapping[str, DevicePlanner], planner: JointPlanner, changes: Mapping[str, Change | None]) -> None:

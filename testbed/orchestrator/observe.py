@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from d3node.plan import Tier
@@ -20,8 +20,8 @@ from testbed.orchestrator.epochs import Epoch
 from testbed.orchestrator.prices import stack_seconds
 from testbed.orchestrator.tracker import Request
 from testbed.orchestrator.trigger import Key
-from testbed.orchestrator.truth import TrueState
-from testbed.orchestrator.world import ModelFacts, Site
+from testbed.orchestrator.truth import LinkKey, TrueState
+from testbed.orchestrator.world import ModelFacts, Pair, Site
 
 SMALLEST_BYTES = 16_000
 """Transfers below this say more of delay and start-up than of rate, and are ignored."""
@@ -42,15 +42,25 @@ REMEMBERED = 16
 SAME_FACTOR = 1e-4
 """A step whose share of its host's time is this close to the expected one has not drifted."""
 
-Pair = tuple[str, str]
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What is known of one directed pair of hosts: the delay, the nominal rates of the links between them (1 kbit/s at least),
+    and the ends of the last transfers. `tells`: the pairs that a sample speaks for (on a LAN both directions)."""
+
+    delay_s: float
+    links: Mapping[LinkKey, float]
+    tells: tuple[Pair, ...]
+    ends: deque[float]
 
 
 @dataclass(slots=True)
 class Flow:
-    """One transfer large enough to tell a rate; `start` is moved behind what was queued before it on the same connection."""
+    """One transfer large enough to tell a rate; `start` is moved behind what was queued before it on the same connection, `end`
+    is when its last byte left (it `arrived` a delay later)."""
 
-    source: str
-    target: str
+    way: Way
+    arrived: float
     start: float
     end: float
     framed_bytes: float
@@ -67,7 +77,7 @@ class Observer:
         self._weight = smoothing
         self._nominal = replace(truth, links=dict(truth.links), shares=dict(truth.shares))
         self._networks: dict[Pair, NetworkState] = {}
-        self._delays: dict[Pair, float] = {}
+        self._ways: dict[Pair, Way] = {}
         self._rates: dict[Pair, float] = {}
         self._speeds: dict[str, float] = {}
         self._factors: dict[tuple[int, Tier], float] = {}
@@ -77,7 +87,6 @@ class Observer:
         self._told_rates: dict[Pair, float] = {}
         self._told_speeds: dict[str, float] = {}
         self._told_factors: dict[tuple[int, Tier], float] = {}
-        self._ends: dict[Pair, deque[float]] = {}
         self.samples = 0
 
     # -- what planners are told -------------------------------------------------------------------------------------------
@@ -88,33 +97,39 @@ class Observer:
             return self._truth.network(site)
         state = self._networks.get((site.device, site.leader))
         if state is None:
-            state = self._networks[site.device, site.leader] = self._nominal.network(site)
-        for name, (source, target) in _pairs(site).items():
-            rate = self._told_rates.get((source, target))
-            if rate is not None:
-                known = state.lan[name] if name in state.lan else getattr(state, name)
+            state = self._nominal.network(site)
+        for name, pair in site.pairs.items():
+            rate = self._told_rates.get(pair)
+            if rate is not None and rate != (known := _path(state, name)).rate_bps:
                 state = state.with_path(name, Path(rate, known.delay_s))
+        self._networks[site.device, site.leader] = state
         return state
 
     def costs(self) -> Costs:
         """Compute costs as believed (or known)."""
         told = self._model.told_costs
         if self.clairvoyant:
-            shares = {host: share * told.speed.get(host, 1.0) for host, share in self._truth.shares.items()}
-            return replace(told, speed={**told.speed, **shares})
+            return replace(told, speed=self._speed_told())
         factors = {key: factor * told.factor.get(key, 1.0) for key, factor in self._told_factors.items()}
-        return replace(told, speed={**told.speed, **self._told_speeds}, factor={**told.factor, **factors})
+        return replace(told, speed=self._speed_told(), factor={**told.factor, **factors})
+
+    def _speed_told(self) -> dict[str, float]:
+        """Relative speed of hosts as believed (or known)."""
+        nominal = self._model.told_costs.speed
+        if self.clairvoyant:
+            return {**nominal, **{host: share * nominal.get(host, 1.0) for host, share in self._truth.shares.items()}}
+        return {**nominal, **self._told_speeds}
 
     def values(self, site: Site) -> dict[Key, float]:
         """All values that a trigger watches for one device."""
-        network, costs = self.network(site), self.costs()
+        network, speed = self.network(site), self._speed_told()
         found: dict[Key, float] = {}
-        for name in _pairs(site):
-            path: Path = network.lan[name] if name in network.lan else getattr(network, name)
+        for name in site.pairs:
+            path = _path(network, name)
             found["rate", name] = path.rate_bps
             found["delay", name] = path.delay_s
         for host in (site.device, *site.edge_hosts, site.cloud):
-            found["speed", host] = costs.speed.get(host, 1.0)
+            found["speed", host] = speed.get(host, 1.0)
         for (v, _), factor in self._told_factors.items():
             found["factor", v] = factor
         return found
@@ -135,9 +150,10 @@ class Observer:
 
     def keys(self, site: Site, fresh: set[Key | Pair]) -> list[Key]:
         """The keys of one device's values that fresh samples bear on."""
-        found: list[Key] = [("rate", name) for name, pair in _pairs(site).items() if pair in fresh]
+        found: list[Key] = [("rate", name) for name, pair in site.pairs.items() if pair in fresh]
         found += [("speed", host) for host in (site.device, *site.edge_hosts, site.cloud) if ("speed", host) in fresh]
-        found += [("factor", v) for (v, _) in self._told_factors if ("factor", v) in fresh]
+        if self._told_factors:
+            found += [("factor", v) for (v, _) in self._told_factors if ("factor", v) in fresh]
         return found
 
     # -- samples ----------------------------------------------------------------------------------------------------------
@@ -151,13 +167,13 @@ class Observer:
         A probe that came closer behind that message than its own way takes had queued behind it. It says next to nothing of
         the rate (a 16 kB probe behind a 150 kB tensor looks ten times too slow), and the tensor's transfer will say it better.
         """
-        there = self._delay_s((source, target))
-        took = seconds - there - self._delay_s((target, source))
+        way = self._way(source, target)
+        took = seconds - way.delay_s - self._way(target, source).delay_s
         if end is not None:
-            self._ends_of((source, target)).append(end - there)
+            way.ends.append(end - way.delay_s)
         if took <= SHORTEST_S or (gap_s is not None and gap_s < took):
             return False
-        self._sample_rate((source, target), frame_bytes(nbytes) * 8.0 / took)
+        self._sample_rate(way, frame_bytes(nbytes) * 8.0 / took)
         return True
 
     def request(self, request: Request) -> None:
@@ -168,11 +184,12 @@ class Observer:
         for report in request.reports:
             host, times = report["host"], []
             for record in report["records"]:
+                start, end = record["start"], record["end"]
                 if record["what"] == "transfer":
-                    if record["bytes"] >= SMALLEST_BYTES:
-                        framed = frame_bytes(record["bytes"])
-                        flows.append(Flow(record["peer"], host, record["start"], record["end"], framed))
-                elif record["end"] - record["start"] > SHORTEST_S:
+                    if (nbytes := record["bytes"]) >= SMALLEST_BYTES:
+                        way = self._ways.get((record["peer"], host)) or self._way(record["peer"], host)
+                        flows.append(Flow(way, end, start, end - way.delay_s, frame_bytes(nbytes)))
+                elif end - start > SHORTEST_S:
                     times.append(record)
             if times:
                 self._learn_times(request.epoch, host, times)
@@ -182,63 +199,48 @@ class Observer:
     def _learn_rates(self, flows: list[Flow]) -> None:
         """A path's rate is its nominal rate times expected over observed time. What is expected counts what other transfers of
         the request put on the same links meanwhile; so tiles that are scattered at once do not look like a slow network."""
-        flows.sort(key=lambda flow: flow.end)
+        flows.sort(key=attrgetter("arrived"))
         kept = []
         for flow in flows:
-            pair = (flow.source, flow.target)
-            delay = self._delay_s(pair)
-            flow.end -= delay
-            ends = self._ends_of(pair)
-            flow.start = max([flow.start, *(end for end in ends if end < flow.end)])
-            ends.append(flow.end)
-            if flow.end - flow.start > SHORTEST_S:
+            start, end = flow.start, flow.end
+            for before in flow.way.ends:
+                if start < before < end:
+                    start = before
+            flow.start = start
+            flow.way.ends.append(end)
+            if end - start > SHORTEST_S:
                 kept.append(flow)
         for flow in kept:
-            rate = flow.framed_bytes * 8.0 / (flow.end - flow.start)
-            rivals = [other for other in kept if other is not flow and other.start < flow.end and flow.start < other.end]
-            if rivals:
-                rate *= self._crowding(flow, rivals)
-            self._sample_rate((flow.source, flow.target), rate)
+            start, end = flow.start, flow.end
+            rivals = [(other, other.start, other.end) for other in kept if other.start < end and start < other.end]
+            rate = flow.framed_bytes * 8.0 / (end - start)
+            if len(rivals) > 1:  # it is there itself
+                rate *= _crowding(flow, rivals)
+            self._sample_rate(flow.way, rate)
 
-    def _ends_of(self, pair: Pair) -> deque[float]:
-        found = self._ends.get(pair)
+    def _way(self, source: str, target: str) -> Way:
+        found = self._ways.get((source, target))
         if found is None:
-            found = self._ends[pair] = deque(maxlen=REMEMBERED)
+            nominal, route = self._nominal, self._ledger.route(source, target)
+            pair = source, target
+            found = self._ways[pair] = Way(
+                delay_s=nominal.path(source, target).delay_s,
+                links={key: max(nominal.links[key].rate_bps, 1e3) for key in route.links},
+                tells=(pair, (target, source)) if route.source == route.target else (pair,),
+                ends=deque(maxlen=REMEMBERED),
+            )
         return found
 
-    def _delay_s(self, pair: Pair) -> float:
-        found = self._delays.get(pair)
-        if found is None:
-            found = self._delays[pair] = self._nominal.path(*pair).delay_s
-        return found
-
-    def _crowding(self, flow: Flow, rivals: Sequence[Flow]) -> float:
-        """How much longer a transfer should take for the rivals on its links, by the links' nominal rates (1: no longer)."""
-        links = self._ledger.route(flow.source, flow.target).links
-        alone = crowded = 0.0
-        for key in links:
-            rate = max(self._nominal.links[key].rate_bps, 1e3)
-            total = flow.framed_bytes
-            for other in rivals:
-                if key in self._ledger.route(other.source, other.target).links:
-                    overlap = min(flow.end, other.end) - max(flow.start, other.start)
-                    total += other.framed_bytes * overlap / (other.end - other.start)
-            alone = max(alone, flow.framed_bytes / rate)
-            crowded = max(crowded, total / rate)
-        return crowded / alone
-
-    def _sample_rate(self, pair: Pair, rate_bps: float) -> None:
-        source, target = pair
-        tiers = self._truth.layout.by_name
-        within = tiers[source].tier == tiers[target].tier
-        for known in [pair, (target, source)] if within else [pair]:
-            before = self._rates.get(known)
+    def _sample_rate(self, way: Way, rate_bps: float) -> None:
+        within = len(way.tells) > 1
+        for pair in way.tells:
+            before = self._rates.get(pair)
             if before is None:
-                before = self._told_rates[known] = self._nominal.path(*known).rate_bps
-            now = self._rates[known] = before + self._weight * (rate_bps - before)
-            if not within or _is_news(now, self._told_rates[known], LAN_SETTLED):
-                self._told_rates[known] = now
-            self._fresh.add(known)
+                before = self._told_rates[pair] = self._nominal.path(*pair).rate_bps
+            now = self._rates[pair] = before + self._weight * (rate_bps - before)
+            if not within or _is_news(now, self._told_rates[pair], LAN_SETTLED):
+                self._told_rates[pair] = now
+            self._fresh.add(pair)
         self.samples += 1
 
     def _learn_times(self, epoch: Epoch, host: str, records: list[dict[str, Any]]) -> None:
@@ -247,7 +249,7 @@ class Observer:
         tier = self._truth.layout.by_name[host].tier
         references = [self._reference_s(epoch, tier, host, record) for record in records]
         expected = sum(references)
-        observed = sum(record["end"] - record["start"] for record in records)
+        observed = sum([record["end"] - record["start"] for record in records])
         if expected <= SHORTEST_S:
             return
         speed = expected / observed
@@ -304,11 +306,27 @@ def _is_news(value: float, told: float, settled: float = SETTLED) -> bool:
     return abs(value - told) > settled * told
 
 
-@cache
-def _pairs(site: Site) -> Mapping[str, Pair]:
-    """Hosts at the ends of every path that matters to a device's planner."""
-    found = {"device_edge": (site.device, site.leader), "edge_cloud": (site.leader, site.cloud)}
-    if site.route == "direct":
-        found["device_cloud"] = (site.device, site.cloud)
-    found.update({host: (site.leader, host) for host in site.edge_hosts[1:]})
+def _crowding(flow: Flow, meanwhile: Sequence[tuple[Flow, float, float]]) -> float:
+    """How much longer a transfer should take for the others among these (with starts and ends) on its links, by the links'
+    nominal rates (1: no longer)."""
+    start, end, own = flow.start, flow.end, flow.framed_bytes
+    rivals = [
+        (other.way.links, other.framed_bytes * ((end if end < e else e) - (start if start > s else s)) / (e - s))
+        for other, s, e in meanwhile
+        if other is not flow
+    ]
+    alone = crowded = 0.0
+    for key, rate in flow.way.links.items():
+        total = own
+        for links, rival_bytes in rivals:
+            if key in links:
+                total += rival_bytes
+        alone = max(alone, own / rate)
+        crowded = max(crowded, total / rate)
+    return crowded / alone
+
+
+def _path(network: NetworkState, name: str) -> Path:
+    """A path by its name, or by the host of the LAN that it leads to."""
+    found: Path = network.lan[name] if name in network.lan else getattr(network, name)
     return found

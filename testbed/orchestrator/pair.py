@@ -32,6 +32,7 @@ from testbed.orchestrator.uploading import Uploading
 from testbed.orchestrator.verify import Verifier
 from testbed.orchestrator.walltime import WallLimit
 from testbed.orchestrator.world import Site, World
+from testbed.planners.base import JointPlanner
 from topologies.layout import Direction
 
 Counters = dict[LinkKey, LinkCounters]
@@ -66,6 +67,7 @@ class PairRun:
         self._model = stage.world.models[model]
         self._planner = planner
         self._planner_object = stage.world.planners[planner]
+        self._joint = self._planner_object if isinstance(self._planner_object, JointPlanner) else None
         self._names = {"model": self._model.label, "planner": planner}
         self._loop = asyncio.get_running_loop()
         self._start = self._loop.time()
@@ -94,7 +96,7 @@ class PairRun:
         self._uploading = Uploading(self._planners, self._planner_object, self._model, stage.fleet, self._ledger, self._uploaded)
         try:
             await self._uploading.begin()
-            await joint.first(self._planners, self._planner_object)
+            await joint.first(self._planners, self._joint)
             await self._while_well(self._warm_up())
             self._start = self._loop.time()
             stage.journal.live("measure", **self._names)
@@ -236,9 +238,9 @@ class PairRun:
             if not watched:
                 continue
             if self._observer.clairvoyant:
-                await joint.tick(self._planners, self._planner_object, None, self._observer.changed)
+                await joint.tick(self._planners, self._joint, None, self._observer.changed)
             elif fresh := self._observer.take_fresh():
-                await joint.tick(self._planners, self._planner_object, fresh)
+                await joint.tick(self._planners, self._joint, fresh)
 
     def _probes(self) -> list[Coroutine[Any, Any, None]]:
         if self._scenario.planning.probe_interval is None:

@@ -14,11 +14,11 @@ from d3node.plan import Plan
 from testbed.costs.network import NetworkState
 from testbed.errors import RunError, TestbedError
 from testbed.orchestrator.epochs import Epoch, Epochs
-from testbed.orchestrator.observe import Observer, Pair
+from testbed.orchestrator.observe import Observer
 from testbed.orchestrator.plan_cache import PlanCache
 from testbed.orchestrator.trigger import Cusum, Key, Trigger
 from testbed.orchestrator.walltime import timed
-from testbed.orchestrator.world import ModelFacts, Site
+from testbed.orchestrator.world import ModelFacts, Pair, Site
 from testbed.planners.base import Change, Decision, JointPlanner, Planner, Problem
 from testbed.planners.evaluate import critical_path
 from testbed.planners.memory import check_capacities
@@ -49,6 +49,7 @@ class DevicePlanner:
         self._model = model
         self._name = name
         self._planner = planner
+        self._joint = isinstance(planner, JointPlanner)
         self._table = table
         self._observer = observer
         self._epochs = epochs
@@ -112,7 +113,7 @@ class DevicePlanner:
             requests_per_s=self._requests_per_s,
             absent=self.absent,
             capacities=self._capacities,
-            leaders=self._leaders() if isinstance(self._planner, JointPlanner) else {},
+            leaders=self._leaders() if self._joint else {},
             devices=self._site.devices,
             calibration=self._model.calibration,
         )

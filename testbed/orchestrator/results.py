@@ -112,7 +112,7 @@ class Table:
     def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
         self.columns = tuple(columns)
         self._path = path
-        self._file: TextIO = path.open("x", encoding="utf-8", newline="")
+        self._file = path.open("xb", buffering=0)
         self._line = io.StringIO()
         self._writer = csv.writer(self._line, lineterminator="\n")
         self._put(self.columns)
@@ -142,11 +142,12 @@ class Table:
     def _write(self, rows: Iterable[Any]) -> None:
         # One write for all: whatever interrupts us, the file ends with a whole line.
         self._writer.writerows(rows)
-        with writing(self._path):
-            self._file.write(self._line.getvalue())
-            self._file.flush()
+        rest = self._line.getvalue().encode()
         self._line.seek(0)
         self._line.truncate()
+        with writing(self._path):
+            while rest:
+                rest = rest[self._file.write(rest) :]
 
 
 class Lines:

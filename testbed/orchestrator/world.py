@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from d3node import calibration, train
 from d3node.calibration import Calibration
@@ -23,6 +24,9 @@ from testbed.planners.base import Planner
 from testbed.scenario.links import ResolvedHost, ResolvedLink, hosts_of, links_of
 from testbed.scenario.schema import Scenario
 from topologies.layout import Layout
+
+Pair = tuple[str, str]
+"""Two hosts: where messages come from, and where they go."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,15 @@ class Site:
     def hosts(self) -> dict[Tier, str]:
         """Leading host of each tier."""
         return {"device": self.device, "edge": self.leader, "cloud": self.cloud}
+
+    @cached_property
+    def pairs(self) -> Mapping[str, Pair]:
+        """Hosts at the ends of every path that matters to the device's planner."""
+        found = {"device_edge": (self.device, self.leader), "edge_cloud": (self.leader, self.cloud)}
+        if self.route == "direct":
+            found["device_cloud"] = (self.device, self.cloud)
+        found.update({host: (self.leader, host) for host in self.edge_hosts[1:]})
+        return found
 
 
 @dataclass(frozen=True)
