@@ -76,6 +76,15 @@ class Channel(Protocol):
     def abort(self) -> None: ...
 
 
+@runtime_checkable
+class PromptChannel(Channel, Protocol):
+    """A channel that can do without its writer having to wait where sending takes no time (`sim`'s control plane)."""
+
+    def send_now(self, message: Message) -> bool:
+        """Send a message at once; False (and nothing is sent) where that takes time or the peer is gone."""
+        ...
+
+
 Handler = Callable[[Channel], Awaitable[None]]
 
 

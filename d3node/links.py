@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from d3node.channel import Channel, Message, Transport
+from d3node.channel import Channel, Message, PromptChannel, Transport
 from d3node.errors import ChannelClosed, ChannelError
 
 log = logging.getLogger("d3node.links")
@@ -137,6 +137,7 @@ class Outbox:
     def __init__(self, channel: Channel, name: str) -> None:
         self.channel = channel
         self.open = True
+        self._prompt = channel if isinstance(channel, PromptChannel) else None
         self._queue: deque[Message] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._busy = False
@@ -146,7 +147,7 @@ class Outbox:
 
     def post(self, message: Message) -> None:
         """Queue a message; dropped when the channel is gone."""
-        if self.open:
+        if self.open and not (self._prompt is not None and not self._queue and self._prompt.send_now(message)):
             self._queue.append(message)
             if self._wake is not None and not self._wake.done():
                 self._wake.set_result(None)

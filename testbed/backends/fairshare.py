@@ -95,15 +95,18 @@ def max_min(streams: Sequence[Crossing]) -> list[float]:
     rest. The streams must be all that cross their links.
     """
     if len(streams) == 1:
-        return [min(link.rate for link in streams[0].forward)]
+        return [min([link.rate for link in streams[0].forward])]
     left: dict[FlowLink, float] = {}
     waiting: dict[FlowLink, int] = {}
     weights: dict[Crossing, int] = {}
     for stream in streams:
         weight = weights[stream] = stream.weight
         for link in stream.forward:
-            left[link] = link.rate
-            waiting[link] = waiting.get(link, 0) + weight
+            if link in waiting:
+                waiting[link] += weight
+            else:
+                left[link] = link.rate
+                waiting[link] = weight
     rates: dict[Crossing, float] = {}
     while len(rates) < len(streams):
         share, tightest = -1.0, None

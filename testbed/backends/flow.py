@@ -53,6 +53,7 @@ class FlowNetwork:
         self.slow_start_after_idle = slow_start_after_idle
         self.context = copy_context()
         self.version = 0
+        self.rates_version = 0
         queues = queue_bytes or {}
         self.links: dict[LinkKey, FlowLink] = {
             (link.name, direction): FlowLink(
@@ -86,6 +87,8 @@ class FlowNetwork:
         now = self.loop.time()
         if (link.delay, link.loss) != (state.delay_s, state.loss):
             self.version += 1
+        if link.rate != state.rate_bps / 8.0:
+            self.rates_version += 1
         link.change(state, now)
         if link.streams:
             self.share((link,))
@@ -98,9 +101,9 @@ class FlowNetwork:
 
     def _share(self) -> None:
         changed, self._changed = self._changed, {}
-        now = self.loop.time()
         streams = component(changed)
         if streams:
+            now = self.loop.time()
             for stream, rate in zip(streams, max_min(streams), strict=True):
                 stream.set_rate(rate, now)
 

@@ -38,8 +38,8 @@ class Stream:
 
     __slots__ = (
         "_arrived", "_avoiding", "_delay", "_heard", "_job", "_last", "_left", "_limited", "_loss", "_losses",
-        "_narrowest", "_network", "_rate", "_remaining", "_round", "_round_s", "_rtt", "_since", "_stalled",
-        "_threshold", "_timer", "_used", "_version", "_waiting", "backward", "cwnd", "forward",
+        "_narrowest", "_network", "_rate", "_rates_version", "_remaining", "_round", "_round_s", "_rtt", "_segments_s",
+        "_since", "_stalled", "_threshold", "_timer", "_used", "_version", "_waiting", "backward", "cwnd", "forward",
     )  # fmt: skip
 
     def __init__(self, network: FlowNetwork, forward: tuple[FlowLink, ...], backward: tuple[FlowLink, ...]) -> None:
@@ -52,6 +52,8 @@ class Stream:
         self._threshold = inf
         self._used = 0.0
         self._narrowest = inf
+        self._segments_s = 0.0
+        self._rates_version = -1
         self._waiting: deque[Job] = deque()
         self._job: Job | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -230,7 +232,8 @@ class Stream:
         for link in self.forward:
             alone = alone and not link.streams
             link.streams[self] = None
-        self._narrowest = min([link.rate for link in self.forward])
+        if self._rates_version != self._network.rates_version:
+            self._refresh_rates()
         if alone:
             self.set_rate(self._narrowest, now)
         else:
@@ -255,7 +258,9 @@ class Stream:
 
     def _settle(self, now: float) -> None:
         if now > self._since:
-            sent = min(self._rate * (now - self._since), self._remaining)
+            sent = self._rate * (now - self._since)
+            if sent > self._remaining:
+                sent = self._remaining
             self._remaining -= sent
             self._left -= sent
             self._since = now
@@ -280,8 +285,9 @@ class Stream:
         """Decide whether the window holds the stream back at its present rate."""
         if self._rtt <= 0.0:
             return
-        self._round_s = self._rtt + sum([SEGMENT / link.rate for link in self.forward if link.rate > 0.0])
-        self._narrowest = min([link.rate for link in self.forward])
+        if self._rates_version != self._network.rates_version:
+            self._refresh_rates()
+        self._round_s = self._rtt + self._segments_s
         if self.cwnd > QUICK_ACKS * SEGMENT and self._narrowest > 0.0:
             self._round_s += SEGMENT / self._narrowest  # behind the quick ones, the first ACK is for two segments
         limited = self.cwnd < self._rate * self._round_s or self._avoiding
@@ -371,6 +377,13 @@ class Stream:
             idle_s -= timeout
             self.cwnd = max(self.cwnd / 2.0, INITIAL_WINDOW)
             self._left = self.cwnd
+
+    def _refresh_rates(self) -> None:
+        """Take over changed rates."""
+        self._rates_version = self._network.rates_version
+        rates = [link.rate for link in self.forward]
+        self._narrowest = min(rates)
+        self._segments_s = sum([SEGMENT / rate for rate in rates if rate > 0.0])
 
     def _refresh(self) -> None:
         """Take over changed delays and losses."""
