@@ -10,6 +10,8 @@ BIN := .venv/bin
 SCENARIO ?= topologies/quickstart.toml
 BACKEND ?= auto
 PYTEST_ARGS ?=
+# A worker for each CPU, and a file of tests to one worker; with PYTEST_ARGS="-n 0" one test after the other. Emulation is never shared.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 ONLY ?=
 comma := ,
 export OMP_NUM_THREADS ?= 1
@@ -29,10 +31,10 @@ run: setup
 test: setup
 	@scripts/kernel.sh
 	@scripts/setup.sh browser
-	@echo "== fast tests" && $(BIN)/python -m pytest -q -m "not slow and not emulation" $(PYTEST_ARGS)
-	@echo "== slow tests" && $(BIN)/python -m pytest -q -m "slow and not emulation" $(PYTEST_ARGS)
+	@echo "== fast tests" && $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not emulation" $(PYTEST_ARGS)
+	@echo "== slow tests" && $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "slow and not emulation" $(PYTEST_ARGS)
 	@echo "== notebooks" && $(BIN)/python -m pytest -q --nbmake analysis
-	@echo "== emulation tests (Mininet)" && $(BIN)/python -m pytest -q -m emulation $(PYTEST_ARGS)
+	@echo "== emulation tests (Mininet)" && $(BIN)/python -m pytest -q -m emulation $(PYTEST_ARGS) -n 0
 
 bench: setup
 	@$(BIN)/python -m benchmarks $(subst $(comma), ,$(ONLY))

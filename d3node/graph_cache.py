@@ -13,7 +13,8 @@ import json
 import os
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -87,6 +88,24 @@ def put(source: str, graph: LayerGraph) -> None:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
+
+
+@contextmanager
+def alone(source: str) -> Iterator[None]:
+    """Wait until no other process of this user is in here for the same model: capturing one takes long, and once is enough.
+
+    Look again with `get` then. Where no file can be written or locked, nobody waits.
+    """
+    path = folder() / f"{key(source)}.lock"
+    with ExitStack() as held:
+        with suppress(OSError, ImportError):
+            import fcntl  # not on every system
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(path.open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+            held.callback(path.unlink, missing_ok=True)  # before the file is closed; who waits for it will find an entry
+        yield
 
 
 @cache

@@ -182,9 +182,13 @@ def load_graph(spec: ModelSpec) -> LayerGraph:
     cached = graph_cache.get(spec.source)
     if cached is not None:
         return cached
-    graph = _captured(zoo.load(spec.source, spec.seed, spec.weights, shapes_only=True), spec.source).graph
-    graph_cache.put(spec.source, graph)
-    return graph
+    with graph_cache.alone(spec.source):
+        cached = graph_cache.get(spec.source)
+        if cached is not None:
+            return cached
+        graph = _captured(zoo.load(spec.source, spec.seed, spec.weights, shapes_only=True), spec.source).graph
+        graph_cache.put(spec.source, graph)
+        return graph
 
 
 def _captured(loaded: zoo.Loaded, source: str) -> Program:

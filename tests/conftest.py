@@ -1,8 +1,9 @@
-"""What holds for the whole suite: Ctrl-C works in it, also when it was started as a background job; no example of a property is
-against the clock."""
+"""What holds for the whole suite: Ctrl-C works in it, also as a background job; properties are not against the clock; tables have
+the width that a test asks for."""
 
 from __future__ import annotations
 
+import os
 import signal
 
 from hypothesis import settings
@@ -14,3 +15,8 @@ settings.load_profile("unhurried")
 # child (which inherits "ignored") would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A width of the terminal that stands in the environment when the command line is imported is the width for good: xdist's workers
+# have one, and tests give their own.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)

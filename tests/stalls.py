@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from processes import descendants
+
 NAP_S = 0.002
 WAKE_S = 0.0005
 """What waking up takes on an idle machine, amply; only more is a stall."""
@@ -102,7 +104,7 @@ class Stalls:
     def _waits(self) -> dict[int, float]:
         """Seconds that this process's descendants and the kernel's threads have waited for a CPU, by process."""
         own = {sleeper.pid for sleeper in self._sleepers} | {os.getpid()}
-        return {pid: _waited_s(pid) for pid in (*(_family() - own), *self._kernel)}
+        return {pid: _waited_s(pid) for pid in (*(descendants(os.getpid()) - own), *self._kernel)}
 
 
 @contextmanager
@@ -125,21 +127,6 @@ def _names() -> Iterable[tuple[int, str]]:
     for entry in PROC.glob("[0-9]*/comm"):
         with suppress(OSError):
             yield int(entry.parent.name), entry.read_text()
-
-
-def _family() -> set[int]:
-    """This process and all its descendants."""
-    children: dict[int, list[int]] = {}
-    for entry in PROC.glob("[0-9]*/stat"):
-        with suppress(OSError, IndexError):
-            parent = int(entry.read_text().rsplit(") ", 1)[1].split()[1])
-            children.setdefault(parent, []).append(int(entry.parent.name))
-    found: set[int] = set()
-    new = {os.getpid()}
-    while new:
-        found |= new
-        new = {child for pid in new for child in children.get(pid, ())} - found
-    return found
 
 
 def _waited_s(pid: int) -> float:

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import descendants, gone, until
 
 from testbed.backends import isolation
 
@@ -38,34 +38,6 @@ time.sleep(1000)
 
 def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*SUPERVISOR, *command], capture_output=True, text=True, timeout=240, cwd=ROOT, check=False, **options)  # type: ignore[call-overload,no-any-return]
-
-
-def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, f"it did not come about within {limit_s:g} s"
-        time.sleep(0.05)
-
-
-def descendants(pid: int) -> set[int]:
-    found = {pid}
-    for _ in range(8):
-        for entry in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = entry.read_text().rsplit(") ", 1)[1].split()
-            except (OSError, IndexError):
-                continue
-            if int(fields[1]) in found:
-                found.add(int(entry.parent.name))
-    return found
-
-
-def gone(pid: int) -> bool:
-    """True when a process is no more, or only a zombie that its parent has not asked for yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].startswith("Z")
-    except OSError:
-        return True
 
 
 class Namespaces:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from conformance.scenario import MODEL, installed
+from processes import descendants, gone, until
 
 from d3node.channel import Message
 from d3node.graph import INPUT
@@ -190,7 +191,7 @@ def test_a_killed_orchestrator_leaves_nothing_behind() -> None:
         "    await asyncio.sleep(1000)\n"
         "MininetBackend().run(scenario(), main)\n"
     )
-    from test_isolation import Namespaces, descendants, gone, started, traces, until
+    from test_isolation import Namespaces, started, traces
 
     before = traces()
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
@@ -228,7 +229,7 @@ planners = ["cloud-only"]
 @pytest.mark.slow
 def test_ctrl_c_with_a_request_in_flight_keeps_the_finished_rows_and_leaves_nothing(tmp_path: Path) -> None:
     """An input takes half a second over the backbone, and the next follows at once: there always is one in flight."""
-    from test_isolation import Namespaces, descendants, gone, started, traces, until
+    from test_isolation import Namespaces, started, traces
 
     before = traces()
     scenario_file, folder = tmp_path / "slow.toml", tmp_path / "run"

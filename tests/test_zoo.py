@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from d3node import graph_cache
+from d3node import model as models
 from d3node.errors import ModelError
 from d3node.graph import INPUT
+from d3node.instructions import Program
 from d3node.model import Model, ModelSpec, load_graph, load_model
+from d3node.zoo import Loaded
 
 HERE = Path(__file__).parent
 
@@ -86,6 +91,24 @@ def test_a_damaged_or_read_only_cache_is_no_obstacle(monkeypatch: pytest.MonkeyP
     assert load_graph(spec) == graph
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     assert load_graph(spec) == graph
+
+
+def test_two_who_want_the_same_graph_at_once_capture_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    captured: list[str] = []
+    capture = models._captured
+
+    def slowly(loaded: Loaded, source: str) -> Program:
+        captured.append(source)
+        time.sleep(0.3)  # both are here, unless one waits outside
+        return capture(loaded, source)
+
+    monkeypatch.setattr(models, "_captured", slowly)
+    spec = ModelSpec("model_blocks:Residual")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(load_graph, (spec, spec))
+    assert first == second
+    assert len(captured) == 1
+    assert [entry.suffix for entry in graph_cache.folder().iterdir()] == [".json"]
 
 
 def test_real_weights_are_loaded_strictly(tmp_path: Path) -> None:

@@ -53,6 +53,15 @@ def run_checks(emit: Emit, models: dict[str, str], together: list[str], apart: l
     return found
 
 
+def everything(emit: Emit, models: dict[str, str], together: list[str], apart: list[str]) -> dict[str, Any]:
+    """All that needs torch, in one boot: see the functions of these names."""
+    return {
+        "checked": run_checks(emit, models, together, apart),
+        "outcome": outcome(emit, models),
+        "accuracy": accuracy(emit, models),
+    }
+
+
 def outcome(emit: Emit, models: dict[str, str], tensors: str = "real") -> dict[str, Any]:
     """What one request came to, in plain types."""
     vkernel_guest.preload(tensors)

@@ -24,30 +24,25 @@ CLOCK_S = 3e-6
 """Looking at the clock takes some nanoseconds of virtual time; an agent does so some hundred times for a message."""
 
 
-def carry(folder: Path, job: str, **arguments: Any) -> Any:
-    carried = Carried(f"conformance.in_guest:{job}", arguments, folder)
-    return VkernelBackend().carry(scenario(), carried, lambda _event: None)["result"]
-
-
 @pytest.fixture(scope="module")
-def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
-    """All checks in one boot."""
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """All checks, a request and single messages, in one boot."""
     together = [check.__name__ for check in CHECKS if check.__name__ not in in_guest.APART]
     names = {"together": together, "apart": list(in_guest.APART)}
-    found: dict[str, str | None] = carry(tmp_path_factory.mktemp("checked"), "run_checks", **names)
-    return found
+    job = Carried("conformance.in_guest:everything", names, tmp_path_factory.mktemp("found"))
+    answer: dict[str, Any] = VkernelBackend().carry(scenario(), job, lambda _event: None)["result"]
+    return answer
 
 
 @pytest.mark.parametrize("name", [check.__name__ for check in CHECKS])
-def test_conformance(checked: dict[str, str | None], name: str) -> None:
-    if checked[name] is not None:
-        pytest.fail(checked[name] or "", pytrace=False)
+def test_conformance(found: dict[str, Any], name: str) -> None:
+    if found["checked"][name] is not None:
+        pytest.fail(found["checked"][name], pytrace=False)
 
 
-def test_the_same_plan_gives_the_same_answer_and_message_bytes_as_in_simulation(tmp_path: Path) -> None:
-    carried = carry(tmp_path, "outcome")
+def test_the_same_plan_gives_the_same_answer_and_message_bytes_as_in_simulation(found: dict[str, Any]) -> None:
     simulated = SimBackend().run(scenario(), lambda session: outcome_of_one_request(session, in_guest.VKERNEL))
-    assert carried == {**in_guest.plain(simulated), "torch": True}
+    assert found["outcome"] == {**in_guest.plain(simulated), "torch": True}
 
 
 def test_sizes_put_the_same_messages_on_the_wire_as_tensors_and_need_no_torch(tmp_path: Path) -> None:
@@ -62,10 +57,10 @@ def test_sizes_put_the_same_messages_on_the_wire_as_tensors_and_need_no_torch(tm
     assert carried["torch"] is False
 
 
-def test_warm_transfers_take_what_rate_and_delay_say(tmp_path: Path) -> None:
+def test_warm_transfers_take_what_rate_and_delay_say(found: dict[str, Any]) -> None:
     """1 to 100 Mbit/s, 0 and 20 ms, 1 kB to 1 MB: median within 0.1 %, all within 0.5 %."""
-    found = carry(tmp_path, "accuracy")
-    off = sorted(max(0.0, abs(one["s"] - one["expected_s"]) - CLOCK_S) / one["expected_s"] for one in found)
+    accuracy = found["accuracy"]
+    off = sorted(max(0.0, abs(one["s"] - one["expected_s"]) - CLOCK_S) / one["expected_s"] for one in accuracy)
     assert len(off) == len(in_guest.RATES_BPS) * len(in_guest.DELAYS_S) * len(in_guest.SIZES)
-    assert off[len(off) // 2] <= 0.001, found
-    assert off[-1] <= 0.005, found
+    assert off[len(off) // 2] <= 0.001, accuracy
+    assert off[-1] <= 0.005, accuracy
