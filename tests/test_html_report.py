@@ -180,7 +180,7 @@ def test_runs_side_by_side_have_the_differences_of_the_command_line(pages, fast,
     assert [row[1] for row in rows] == [item.first.planner for item in found]
     for row, item in zip(rows, found, strict=True):
         assert row[2:4] == [units.seconds(item.first.p50_s), units.seconds(item.second.p50_s)]
-        assert row[4] == ("0" if item.latency == 0 else f"{item.latency * 100:+.1f} %".replace("-", "−"))
+        assert row[4] == ("0" if item.latency == 0 else f"{item.latency * 100:+.2f} %".replace("-", "−"))
     asked = next(rows for name, rows in tables.items() if name.startswith("What the runs were asked differently"))
     assert ["links.backbone.rate", "20000000.0", "5000000.0"] in asked
 

@@ -4,12 +4,15 @@ asked differently."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from analysis.report.parts import Cell, Column, Grid, Section, count, difference, seconds, size, text
 from analysis.report.runs import RunPart
+from testbed.errors import InputError
 from testbed.orchestrator.summary import PairSummary
+from testbed.report.compare import differences
 
 _FIGURES: tuple[tuple[str, Callable[[PairSummary], float], Callable[[float | None], Cell]], ...] = (
     ("Median latency", lambda pair: pair.p50_s, seconds),
@@ -22,18 +25,37 @@ _FIGURES: tuple[tuple[str, Callable[[PairSummary], float], Callable[[float | Non
 
 def beside(parts: Sequence[RunPart]) -> Section:
     """The section that compares them."""
-    keys = list(dict.fromkeys((pair.model, pair.planner) for part in parts for pair in part.summary.pairs))
+    found = dict.fromkeys((pair.model, pair.planner) for part in parts for pair in part.summary.pairs)
+    models = list(dict.fromkeys(model for model, _ in found))
+    keys = sorted(found, key=lambda key: models.index(key[0]))  # stable: planners stay in their order
     grids = [_grid(parts, keys, caption, figure, cell) for caption, figure, cell in _FIGURES]
     asked = _asked(parts)
     return Section(
         anchor="beside",
         title="Side by side",
         subtitle=f"Differences are shares of the figure of {parts[0].label}.",
-        facts=[(part.label, f"{part.summary.scenario} on {part.summary.backend}, {part.summary.verdict}") for part in parts],
+        facts=[
+            *((part.label, f"{part.title}, {part.verdict}") for part in parts),
+            *(fact for part in parts[1:] for fact in _largest(parts[0], part)),
+        ],
         notes=[] if _shared(parts) else ["No model and planner was run in all of them."],
         grids=grids,
         folded=[asked] if asked is not None else [],
     )
+
+
+def _largest(first: RunPart, other: RunPart) -> Iterator[tuple[str, str]]:
+    """The largest differences of a run from the first one; none where they have nothing in common."""
+    try:
+        found = differences(first.summary, other.summary)
+    except InputError:
+        return
+    for name, value in (("median latency", "latency"), ("backbone bytes", "backbone")):
+        known = [item for item in found if math.isfinite(getattr(item, value))]
+        if known:
+            worst = max(known, key=lambda item: abs(getattr(item, value)))
+            figure = difference(getattr(worst, value)).text
+            yield f"{name}: {other.label} differs by at most", f"{figure} ({worst.first.model} by {worst.first.planner})"
 
 
 def _shared(parts: Sequence[RunPart]) -> bool:
@@ -85,7 +107,7 @@ def _asked(parts: Sequence[RunPart]) -> Grid | None:
     if not rows:
         return None
     columns = [Column("key", numeric=False), *(Column(part.label, numeric=False) for part in parts)]
-    return Grid(f"What the runs were asked differently ({len(rows)})", columns, rows, fixed=1)
+    return Grid(f"What the runs were asked differently ({len(rows)})", columns, rows)
 
 
 def _asked_of(part: RunPart) -> dict[str, Any]:

@@ -34,12 +34,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """A sortable table; the first `fixed` columns of a row name it."""
+    """A sortable table; the first cell of a row names it, `notes` stand below."""
 
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
-    fixed: int = 2
     notes: Sequence[str] = ()
 
 
@@ -156,4 +155,4 @@ def difference(value: float | None, better: int = -1) -> Cell:
     if abs(value) < 5e-5:
         return Cell("0", 0.0)
     kind = "" if abs(value) < 0.01 else "good" if value * better > 0 else "bad"
-    return Cell(f"{value * 100:+.1f} %".replace("-", "−"), value, kind)
+    return Cell(f"{value * 100:+.2f} %".replace("-", "−"), value, kind)

@@ -148,7 +148,7 @@ class RunPart:
             at = own["at_s"].dropna() if "at_s" in own else own.iloc[:0]["event"]
             first, last = (float(at.min()), float(at.max())) if len(at) else (math.nan, math.nan)
             rows.append([text(kind), count(len(own)), seconds(first), seconds(last)])
-        return Grid(f"Events ({len(events)})", columns, rows, fixed=1)
+        return Grid(f"Events ({len(events)})", columns, rows)
 
 
 def planner_grid(summary: RunSummary) -> Grid:
@@ -161,12 +161,12 @@ def planner_grid(summary: RunSummary) -> Grid:
         Column("p50", "median latency of answered requests, warm-up left out"),
         Column("p95", "their 95th percentile"),
         Column("mean"),
-        *([Column("speed-up", f"mean of {base} over the planner's own")] if several else []),
+        *([Column("speed‑up", f"mean of {base} over the planner's own")] if several else []),
         Column("backbone", "application bytes per inference towards the cloud"),
         Column("plan changes", "plans installed after the first, of the decisions after it"),
         Column("touched", "vertices that a re-plan decided anew, mean"),
         Column("first plan", "wall-clock seconds of the first plan"),
-        Column("re-plan time", "median wall-clock seconds of a re-plan"),
+        Column("re‑plan time", "median wall-clock seconds of a re-plan"),
         Column("answered"),
         Column("wrong", "answers that are not the whole model's"),
         *(Column(heading, note) for heading, note, _ in _sometimes(summary)),

@@ -52,7 +52,11 @@ class SweepPart:
     def asked(self) -> str:
         """What was run, in a sentence."""
         axes = self.manifest.get("axes", {})
-        spans = ", ".join(f"{len(values)} values of {name}" for name, values in axes.items() if len(values) > 1)
+        spans = ", ".join(
+            f"{len(values)} {name}s" if name in ("model", "planner", "seed") else f"{len(values)} values of {name}"
+            for name, values in axes.items()
+            if len(values) > 1
+        )
         done = int((self.cells["status"] == "finished").sum())
         backend = self.manifest.get("spec", {}).get("backend", "?")
         return f"{done} of {len(self.cells)} cells on {backend}" + (f": {spans}" if spans else "")
@@ -115,7 +119,8 @@ class SweepPart:
         columns = [Column(name, numeric=False) for name in ("model", *self.settings)]
         columns += [Column(planner) for planner in self.planners]
         rows = []
-        for place, own in self.means.groupby(["model", *self.settings], sort=False, dropna=False):
+        places = list(self.means.groupby(["model", *self.settings], sort=False, dropna=False))
+        for place, own in places[:MOST_ROWS]:
             found = _by_planner(own, figure)
             spreads = _by_planner(own, spread) if spread and (self.means[spread] > 0.0).any() else {}
             best = fastest(found) if spread else [p for p, value in found.items() if value == _least(found.values())]
@@ -125,7 +130,7 @@ class SweepPart:
                     *(_with_spread(found, spreads, planner, worded, best) for planner in self.planners),
                 ]
             )
-        return Grid(caption, columns, rows, fixed=1 + len(self.settings))
+        return Grid(caption, columns, rows, notes=_beyond(len(places)))
 
     def _long(self) -> Grid:
         """A row for each model, setting and planner."""
@@ -141,8 +146,8 @@ class SweepPart:
             Column("p95"),
             Column("backbone", "application bytes per inference"),
             Column("plan changes", "mean over seeds"),
-            Column("re-plans", "mean over seeds"),
-            Column("re-plan time", "wall clock, mean of medians"),
+            Column("re‑plans", "mean over seeds"),
+            Column("re‑plan time", "wall clock, mean of medians"),
             Column("failed requests"),
             Column("verdict", "the worst of the cells", numeric=False),
         ]
@@ -160,9 +165,7 @@ class SweepPart:
             ]
             for row in self.means.head(MOST_ROWS).to_dict(orient="records")
         ]
-        more = len(self.means) - MOST_ROWS
-        notes = [f"The first {MOST_ROWS} rows; {more} more: testbed.sweep.load reads them all."] if more > 0 else []
-        return Grid("Every model, setting and planner", columns, rows, fixed=len(names), notes=notes)
+        return Grid("Every model, setting and planner", columns, rows, notes=_beyond(len(self.means)))
 
     def _failures(self) -> Grid | None:
         failed = self.cells[self.cells["status"] == "failed"]
@@ -178,7 +181,7 @@ class SweepPart:
             [*(text(row[name]) for name in names), text(row["error"], "bad"), text(row["error_text"], "words")]
             for row in failed.head(MOST_ROWS).to_dict(orient="records")
         ]
-        return Grid(f"Failed cells ({len(failed)})", columns, rows, fixed=len(names))
+        return Grid(f"Failed cells ({len(failed)})", columns, rows, notes=_beyond(len(failed)))
 
 
 def _by_planner(rows: pd.DataFrame, name: str) -> dict[str, float]:
@@ -200,6 +203,10 @@ def _seeds(means: pd.DataFrame) -> str:
     if (means["spread_s"] > 0.0).any():
         return "± standard deviation over seeds"
     return "the same for all seeds" if means["spread_s"].notna().any() else "one seed"
+
+
+def _beyond(rows: int) -> tuple[str, ...]:
+    return (f"The first {MOST_ROWS} of {rows} rows; testbed.sweep.load reads all of them.",) if rows > MOST_ROWS else ()
 
 
 def _least(values: Any) -> float:

@@ -20,6 +20,9 @@ LINKS, HOSTS, PLANS, NEWS = 8, 10, 4, 4
 """Rows of each at most."""
 SPARK = 20
 """Blocks of a rate at most."""
+BAR = 8
+"""Characters of a utilisation."""
+_PARTS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 WIDE_AREA = ("backbone", "cellular")
 
 
@@ -63,7 +66,8 @@ def _links(live: Live, width: int) -> Table:
     for (name, way), link in shown_links(live):
         arrow = "↑" if way == "up" else "↓"
         rate = Text("outage", style="red") if link.rate_bps == 0.0 else Text(units.rate(link.rate_bps))
-        past = Text(_spark(link, live.at_s, max(5, min(SPARK, width - 50))), style="cyan")
+        blocks = max(6, min(SPARK, width - 50))
+        past = Text(_spark(link, live.at_s, blocks), style="cyan") if link.changes else Text("steady", style="dim")
         table.add_row(f"{name} {arrow}", rate, past, _share(link.use(live.at_s)), units.size(link.framed_bytes))
     return table
 
@@ -89,8 +93,9 @@ def _hosts(live: Live) -> Table:
 
 def _busy(host: HostNow, now: float) -> Text:
     share = host.utilisation(now)
-    full = min(8, round(share * 8))
-    return Text.assemble(("█" * full, "green"), ("░" * (8 - full), "dim"), f" {units.percent(share):>7}")
+    eighths = min(8 * BAR, round(share * 8 * BAR))
+    bar = "█" * (eighths // 8) + _PARTS[eighths % 8]
+    return Text.assemble((bar, "green"), ("░" * (BAR - len(bar)), "dim"), f" {units.percent(share):>7}")
 
 
 def _waited(host: HostNow) -> Text:
