@@ -4,9 +4,7 @@
 of them know the network. `make bench ONLY=gains` sums it up, `python -m benchmarks.gains` prints every case.
 The paper claims up to 3.4 times in time, and up to 3.68 times less on the backbone, over the state of the art.
 
-Backbones: 4G and Wi-Fi uplinks as DADS measured them (INFOCOM 2019; 5.85 and 18.88 Mbit/s), a 5G uplink (median of a walk with a
-Verizon phone, SIGCOMM 2021: 62 Mbit/s) and a fibre of 300 Mbit/s. Delays, and the rates back, are ours. Left out: systems with
-early exits, whose networks are others, and IONN, which ends as Neurosurgeon once its weights are uploaded.
+The cases, and what is left out: `analysis/comparison.py`.
 """
 
 from __future__ import annotations
@@ -14,13 +12,13 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from testbed import registry
+from analysis.comparison import BACKBONES, EDGES, planners, ratio, settings
 from testbed.backends.sim import SimBackend
 from testbed.orchestrator import run as run_scenario
 from testbed.orchestrator.summary import PairSummary
@@ -29,21 +27,6 @@ from testbed.scenario.load import load
 TITLE = "D3's gain over the others (paper.toml, sim, sizes only): time of the other / time of D3; bytes on the backbone likewise"
 SCENARIO = Path(__file__).resolve().parent.parent / "topologies" / "paper.toml"
 
-BACKBONES: Mapping[str, tuple[str, str, str]] = {
-    "4G": ("5.85 Mbit/s", "13.76 Mbit/s", "25 ms"),
-    "Wi-Fi": ("18.88 Mbit/s", "54.97 Mbit/s", "5 ms"),
-    "5G": ("62 Mbit/s", "200 Mbit/s", "10 ms"),
-    "fibre": ("300 Mbit/s", "300 Mbit/s", "3 ms"),
-}
-"""Rate up, rate down, one-way delay."""
-
-EDGES = {"desktop": ("desktop-6core", "rtx-2080-ti"), "jetson": ("jetson-tx2", "tesla-t4")}
-"""Profiles of edge and cloud: those of D3's testbed, and an edge that is worth relieving."""
-
-TIERS = ("device-only", "edge-only", "cloud-only")
-SPLITS = ("neurosurgeon", "dads", "qdmp", "dina")
-TILERS = ("modnn", "deepthings", "aofl", "coedge")
-BOUNDS = ("optimal", "optimal-tiles")
 HEADING = {
     "device-only": "device",
     "edge-only": "edge o.",
@@ -66,27 +49,11 @@ class Cell:
     backbone_bytes: float
 
 
-def planners() -> tuple[str, ...]:
-    """Those that are registered, D3 first."""
-    known = registry.planners()
-    return ("d3", "hpa", *(name for name in (*TIERS, *SPLITS, *TILERS, *BOUNDS) if name in known))
-
-
 def measure(edge: str, backbone: str, names: Iterable[str], *overrides: str) -> list[Cell]:
     """Every model by every planner, on one edge and backbone. Raises ValueError for a run that is not to be trusted."""
-    profiles, link = EDGES[edge], BACKBONES[backbone]
-    settings = [
-        "compute.tensors=sizes",
-        f"hosts.edge.profile={profiles[0]}",
-        f"hosts.cloud.profile={profiles[1]}",
-        f"links.backbone.rate={link[0]}",
-        f"links.backbone.rate_down={link[1]}",
-        f"links.backbone.delay={link[2]}",
-        f"planning.planners={json.dumps(list(names))}",
-        *overrides,
-    ]
+    chosen = [*settings(edge, backbone, names), *overrides]
     with tempfile.TemporaryDirectory() as folder:
-        summary = run_scenario(load(str(SCENARIO), settings), SimBackend(), Path(folder) / "run")
+        summary = run_scenario(load(str(SCENARIO), chosen), SimBackend(), Path(folder) / "run")
     if summary.verdict != "trusted":
         raise ValueError(f"the run is {summary.verdict}: {summary.failing}")
     return [_cell(edge, backbone, pair) for pair in summary.pairs]
@@ -100,11 +67,6 @@ def gains(names: Iterable[str] | None = None, *overrides: str) -> list[Cell]:
     """Every cell of the comparison."""
     chosen = tuple(names or planners())
     return [cell for edge in EDGES for backbone in BACKBONES for cell in measure(edge, backbone, chosen, *overrides)]
-
-
-def ratio(other: float, own: float) -> float:
-    """Other over own; 1 where both are nothing."""
-    return 1.0 if other == own else other / own if own else math.inf
 
 
 def by_case(cells: Iterable[Cell]) -> dict[tuple[str, str, str], dict[str, Cell]]:

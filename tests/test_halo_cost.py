@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from analysis import figures
 from analysis.tiles import Vsm, halo
 from d3node.intervals import area, grid_boxes, reverse
 from d3node.model import ModelSpec, load_graph
@@ -30,6 +31,8 @@ def test_work_of_a_stack_is_the_sum_over_its_tiles_regions() -> None:
     assert deep["largest"] == pytest.approx(max(each) / whole)
     by_grid = found[found["depth"] == 10].set_index("grid")["work"]
     assert 1.0 < by_grid["2x2"] < by_grid["1x8"]
+    lines = {line.get_label(): list(line.get_ydata()) for line in figures.halo_lines(found).axes[0].lines}
+    assert lines == {grid: rows["work"].tolist() for grid, rows in found.groupby("grid")}
 
 
 def problem(edges: int) -> Problem:

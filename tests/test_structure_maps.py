@@ -9,7 +9,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from analysis import structures
+from analysis import figures, structures
+from analysis.figures.grids import REGIONS
 from analysis.structures import STRUCTURES, THREE, TIERS_OF, Setting
 from testbed import registry
 from testbed.planners.base import Problem
@@ -112,3 +113,22 @@ def test_a_pair_of_tiers_pays_somewhere_just_where_a_cut_sends_little_enough(mod
         alone = frame[pair.split(" + ")].min(axis=1)
         pays = bool((frame[pair] < alone * (1 - 1e-6)).any())
         assert pays == bool((cuts[(cuts["pair"] == pair) & (cuts["layer"] > 0)]["ratio"] < 1 - 1e-3).any())
+
+
+def test_maps_are_drawn_as_they_are() -> None:
+    steps = structures.log_steps(1, 1000, 4)
+    settings = structures.over(Setting(), access_mbps=steps, backbone_mbps=steps)
+    found = pd.concat([structures.latency_map("alexnet", each, settings) for each in ("float32", "uint8")], ignore_index=True)
+    figure = figures.structure_maps(found, "backbone_mbps", "access_mbps")
+    for axis, encoding in zip(figure.axes, ("float32", "uint8"), strict=True):
+        part = found[found["encoding"] == encoding]
+        names = [name for name in REGIONS if name in set(found["structure"])]
+        drawn = [names[int(code)] for code in axis.collections[0].get_array().ravel()]
+        assert drawn == part.sort_values(["access_mbps", "backbone_mbps"])["structure"].tolist()
+    ratios = figures.ratio_maps(found, "hpa_loss", "backbone_mbps", "access_mbps", "HPA / optimum")
+    assert [axis.texts[0].get_text() for axis in ratios.axes[:2]] == [
+        f"max {found.loc[found['encoding'] == each, 'hpa_loss'].max():.2f}×" for each in ("float32", "uint8")
+    ]
+    cuts = structures.cuts("alexnet", "float32", Setting())
+    dots = figures.cut_savings(cuts).axes[0].lines[0].get_ydata()
+    assert list(dots) == cuts[(cuts["pair"] == "device + edge") & (cuts["layer"] > 0)]["sent"].tolist()

@@ -3,7 +3,7 @@
 Nothing is saved and nothing shown: `save(ax, "mine.pdf")` does that.
 """
 
-from analysis.figures.bars import backbone_bars, breakdown, regret_bars, speedup_bars
+from analysis.figures.bars import backbone_bars, breakdown, gain_dots, regret_bars, speedup_bars
 from analysis.figures.gantt import gantt
 from analysis.figures.grids import fidelity_matrix, halo_lines, phase_diagram, scaling
 from analysis.figures.latency import latency_cdf, latency_timeline
@@ -19,6 +19,7 @@ __all__ = [
     "context",
     "cut_savings",
     "fidelity_matrix",
+    "gain_dots",
     "gantt",
     "halo_lines",
     "latency_cdf",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from analysis import tables
 from analysis.figures.style import (
@@ -134,3 +138,30 @@ def _finished(ax: Axes, legend: bool) -> Axes:
     if legend:
         legend_above(ax)
     return ax
+
+
+@styled
+def gain_dots(gains: pd.DataFrame, marks: tuple[float, float] = (3.4, 3.68)) -> Figure:
+    """D3's gain over every other system, a dot for each case (`analysis.comparison.against`): time at the left, backbone bytes at
+    the right, with a dotted line at each claim and a solid one where both are equal. Infinite gains are at the right margin."""
+    names, backbones = list(gains["planner"].unique()), list(gains["backbone"].unique())
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 0.8 + 0.21 * len(names)), sharey=True, layout="constrained")
+    for ax, column, mark, words in zip(
+        axes, ("time", "bytes"), marks, ("time / D3's time", "backbone bytes / D3's"), strict=True
+    ):
+        finite = gains[column][np.isfinite(gains[column]) & (gains[column] > 0)]
+        low, high = min(0.4, float(finite.min()) * 0.8), float(finite.max()) * 1.6
+        for i, (backbone, look) in enumerate(looks(backbones, "backbone").items()):
+            one = gains[gains["backbone"] == backbone]
+            places = one["planner"].map(names.index) + (i - (len(backbones) - 1) / 2) * 0.17
+            shape = {"color": look.colour, "marker": look.line["marker"], "markersize": 3.0, "linestyle": "none"}
+            ax.plot(one[column].clip(low, high), places, label=backbone, **shape)
+        ax.axvline(1.0, color="0.3", lw=0.8)
+        ax.axvline(mark, color="0.3", lw=0.8, ls=":")
+        ax.set(xscale="log", xlim=(low * 0.9, high * 1.1), xlabel=words, yticks=range(len(names)), yticklabels=names)
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.grid(axis="y", visible=False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(backbones))
+    return figure
