@@ -10,11 +10,13 @@ from orchestration import FakeSession, agree, chain, costs, layout, scenario, vi
 
 from d3node.channel import Message
 from d3node.plan import Plan
-from testbed.errors import AgentError
+from testbed.errors import AgentError, TraceError
 from testbed.orchestrator.control import Fleet
 from testbed.orchestrator.epochs import Epoch, Epochs
 from testbed.orchestrator.loads import arrivals, input_seed, input_seeds
 from testbed.orchestrator.tracker import DEADLINE_MARGIN_S, REPORT_GRACE_S, Request, Tracker
+from testbed.scenario.demand import demand_of, mean_rate
+from traces.trace import Trace
 
 GRAPH = chain(3)
 PLAN = Plan("p", "chain", ("device", "device", "edge", "cloud"), {"device": "d1", "edge": "e1", "cloud": "c1"})
@@ -54,6 +56,37 @@ def test_fixed_arrivals_are_evenly_spaced() -> None:
     found = arrivals(scenario(requests={"arrival": "fixed", "rate": "4 /s", "count": 4}), "d1")
     assert found is not None
     assert list(found) == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_arrivals_follow_the_rate_of_a_trace_and_repeat_with_the_seed() -> None:
+    """Per row of the trace, over many periods, as many as its rate says; none while the rate is 0."""
+    rates = (2.0, 0.0, 8.0)
+    demand = Trace("load", (0.0, 10.0, 15.0), {"requests_per_s": rates}, 20.0)
+    table = {"arrival": "poisson", "trace": "load", "count": 30_000}
+    found = list(arrivals(scenario(requests=table), "d1", demand) or ())
+    assert found == sorted(found)
+    assert found == list(arrivals(scenario(requests=table), "d1", demand) or ())
+    periods = found[-1] / 20.0
+    at = [sum(first <= moment % 20.0 < end for moment in found) / periods for first, end in ((0, 10), (10, 15), (15, 20))]
+    assert at == [pytest.approx(20.0, rel=0.03), 0.0, pytest.approx(40.0, rel=0.03)]
+
+
+def test_a_day_of_load_can_pass_in_a_minute_at_the_same_rates() -> None:
+    day = scenario(requests={"arrival": "poisson", "trace": "day", "trace_scale": 0.5, "trace_speed": 1440})
+    demand = demand_of(day)
+    assert demand is not None
+    assert demand.period_s == pytest.approx(60.0)
+    assert mean_rate(day, demand) == pytest.approx(0.5, rel=1e-3)
+    assert demand.at(47.6)["requests_per_s"] == max(demand.columns["requests_per_s"])  # seven in the evening
+
+
+def test_a_trace_that_ends_without_requests_is_refused(tmp_path) -> None:
+    (tmp_path / "night.csv").write_text("time_s,requests_per_s\n0,0\n60,\n")
+    quiet = scenario(requests={"arrival": "poisson", "trace": str(tmp_path / "night.csv")})
+    with pytest.raises(TraceError, match="never be over"):
+        demand_of(quiet)
+    with pytest.raises(TraceError, match="needed here: requests_per_s"):
+        demand_of(scenario(requests={"arrival": "poisson", "trace": "lte"}))
 
 
 def test_poisson_arrivals_repeat_with_the_seed_and_differ_between_devices() -> None:

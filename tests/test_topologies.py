@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from testbed.backends import isolation
-from topologies import three_tier, two_sites
+from topologies import fleet, three_tier, two_sites
 from topologies.addresses import address, assign, behind, segments, upstream
 from topologies.layout import Host, Layout, Link
 from topologies.mininet_topo import Sizes
@@ -42,6 +42,18 @@ def test_each_of_two_sites_has_a_backbone_of_its_own() -> None:
     assert [host.name for host in plan.tier("edge", "b")] == ["eb1", "eb2"]
     with pytest.raises(ValueError, match="no cellular"):
         two_sites.layout(Sizes(cellular=True))
+
+
+def test_a_fleet_has_as_many_sites_as_asked_for_each_with_its_own_backbone() -> None:
+    plan = fleet.layout(Sizes(devices=10, edges=4, sites=20))
+    assert len(plan.tier("device")) == 200
+    assert [host.name for host in plan.tier("edge", "20")] == ["e20-1", "e20-2", "e20-3", "e20-4"]
+    assert [link.name for link, _ in plan.path("d7-3", "c1")] == ["access-d7-3", "backbone-7", "core-c1"]
+    assert [link.name for link, _ in plan.path("c1", "e9-2")] == ["core-c1", "backbone-9", "lan-e9-2"]
+    assert len(set(assign(plan).values())) == 20 * 14 + 1
+    for module in (three_tier, two_sites):
+        with pytest.raises(ValueError, match=r"leave topology\.sites out"):
+            module.layout(Sizes(sites=3))
 
 
 def test_a_frame_crosses_a_link_upwards_when_its_sender_is_on_the_a_side() -> None:
@@ -83,7 +95,9 @@ def test_layouts_need_no_mininet() -> None:
 
 
 @pytest.mark.emulation
-@pytest.mark.parametrize("topology", ["three_tier,devices=2,edges=2,cellular=1", "two_sites,devices=1,edges=1"])
+@pytest.mark.parametrize(
+    "topology", ["three_tier,devices=2,edges=2,cellular=1", "two_sites,devices=1,edges=1", "fleet,sites=2,devices=1,edges=2"]
+)
 def test_mn_runs_the_topology_files(topology: str, tmp_path: Path) -> None:
     """With the `mn` of the OS package where there is one (its Python has none of this project's packages)."""
     name = topology.split(",")[0]

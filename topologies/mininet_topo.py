@@ -36,6 +36,9 @@ class HasSizes(Protocol):
     @property
     def cellular(self) -> bool: ...
 
+    @property
+    def sites(self) -> int | None: ...
+
 
 class Sizes(NamedTuple):
     """The same, for those who have no scenario (`mn --custom`, tests)."""
@@ -43,6 +46,7 @@ class Sizes(NamedTuple):
     devices: int = 1
     edges: int = 4
     cellular: bool = False
+    sites: int | None = None
 
 
 class LayoutTopo(Topo):  # type: ignore[misc]

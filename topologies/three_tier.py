@@ -23,7 +23,9 @@ from topologies.mininet_topo import HasSizes, LayoutTopo, Sizes
 
 
 def layout(table: HasSizes) -> parts.Layout:
-    """The layout for a number of devices and edge hosts (at least one each)."""
+    """The layout for a number of devices and edge hosts (at least one each). Raises ValueError for a number of sites."""
+    if table.sites is not None:
+        raise ValueError("topology three_tier has one site: leave topology.sites out, or use fleet")
     devices = [f"d{i}" for i in range(1, table.devices + 1)]
     edges = [f"e{i}" for i in range(1, table.edges + 1)]
     links = [parts.Link(f"access-{device}", "access", device, "s1") for device in devices]

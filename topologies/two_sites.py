@@ -27,8 +27,10 @@ SITES = {"a": "s1", "b": "s2"}
 def layout(table: HasSizes) -> parts.Layout:
     """The layout for a number of devices and edge hosts per site (at least one each). The cloud's site is "core".
 
-    Raises ValueError for `cellular`: these devices have no second uplink.
+    Raises ValueError for `cellular`: these devices have no second uplink; and for a number of sites.
     """
+    if table.sites is not None:
+        raise ValueError("topology two_sites has two sites: leave topology.sites out, or use fleet")
     if table.cellular:
         raise ValueError("topology two_sites has no cellular uplinks: leave topology.cellular out, or use three_tier")
     hosts: list[parts.Host] = []

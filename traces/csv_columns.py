@@ -1,8 +1,8 @@
 """Reader of our own CSV: a header of named columns, one row per change; the only format that can carry every column.
 
 Columns: `time_s` (first row 0, rising) and at least one of `rate_mbps` or `rate_bps`, `delay_ms` (one way), `loss` (0..1),
-`cpu_share` (above 0, up to 1: share of a host's CPU that is free). Lines that start with "#" are comments. A last row with
-nothing but its `time_s` marks the end of the period; without it the last row lasts for the median step.
+`cpu_share` (above 0, up to 1: share of a host's CPU that is free), `requests_per_s` (of a device). Lines that start with "#" are
+comments. A last row with nothing but its `time_s` marks the end of the period; without it the last row lasts for the median step.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ SCALES: dict[str, tuple[str, float]] = {
     "delay_ms": ("delay_s", 1e-3),
     "loss": ("loss", 1.0),
     "cpu_share": ("cpu_share", 1.0),
+    "requests_per_s": ("requests_per_s", 1.0),
 }
 """File column -> (trace column, factor to SI)."""
 

@@ -9,8 +9,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-COLUMNS = ("rate_bps", "delay_s", "loss", "cpu_share")
-"""Columns a trace may carry: link rate, one-way delay, loss probability (0..1), share of a host's CPU that is free (0..1]."""
+COLUMNS = ("rate_bps", "delay_s", "loss", "cpu_share", "requests_per_s")
+"""Columns a trace may carry: link rate, one-way delay, loss probability (0..1), share of a host's CPU that is free (0..1],
+requests of a device per second."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from traces.csv_columns import SCALES
 from traces.mahimahi import OPPORTUNITY_BYTES
 from traces.trace import Trace
 
-_FILE_COLUMN = {"rate_bps": "rate_mbps", "delay_s": "delay_ms", "loss": "loss", "cpu_share": "cpu_share"}
+_FILE_COLUMN = {"rate_bps": "rate_mbps", "delay_s": "delay_ms", "loss": "loss"}
+_FILE_COLUMN |= {column: column for column in ("cpu_share", "requests_per_s")}
 
 
 def to_csv(trace: Trace, comments: Sequence[str] = ()) -> str:

@@ -35,6 +35,7 @@ SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "delay_s": ("delay", units.seconds),
     "loss": ("loss", units.percent),
     "cpu_share": ("CPU share", units.percent),
+    "requests_per_s": ("requests", lambda rate: f"{rate:.3g} /s"),
 }
 
 
@@ -106,7 +107,7 @@ def _draw(found: list[Trace], target: Path) -> None:
     figure = Figure(figsize=(8.0, 2.6 * len(columns)), layout="constrained")
     for row, column in enumerate(columns, start=1):
         axes = figure.add_subplot(len(columns), 1, row)
-        label, unit = scale.get(column, ("free CPU share", 1.0))
+        label, unit = scale.get(column, (SHOWN[column][0], 1.0))
         for trace in found:
             if column in trace.columns:
                 values = [value / unit for value in trace.columns[column]]

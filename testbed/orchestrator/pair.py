@@ -33,6 +33,7 @@ from testbed.orchestrator.verify import Verifier
 from testbed.orchestrator.walltime import WallLimit
 from testbed.orchestrator.world import Site, World
 from testbed.planners.base import JointPlanner
+from testbed.scenario.demand import mean_rate
 from topologies.layout import Direction
 
 Counters = dict[LinkKey, LinkCounters]
@@ -142,7 +143,7 @@ class PairRun:
 
     async def _drive(self, device: str) -> None:
         requests = self._scenario.requests
-        moments = arrivals(self._scenario, device)
+        moments = arrivals(self._scenario, device, self._stage.world.demand)
         if moments is not None:
             for number, moment in enumerate(moments):
                 await sleep_until(self._start + moment)
@@ -208,7 +209,7 @@ class PairRun:
             observer=self._observer,
             epochs=self._stage.epochs,
             record=self._planned,
-            requests_per_s=self._scenario.requests.rate,
+            requests_per_s=mean_rate(self._scenario, self._stage.world.demand),
             capacities=self._stage.world.capacities,
         )
 

@@ -21,9 +21,11 @@ from testbed.costs.table import Costs
 from testbed.errors import ScenarioError
 from testbed.names import label
 from testbed.planners.base import Planner
+from testbed.scenario.demand import demand_of
 from testbed.scenario.links import ResolvedHost, ResolvedLink, hosts_of, links_of
 from testbed.scenario.schema import Scenario
 from topologies.layout import Layout
+from traces.trace import Trace
 
 Pair = tuple[str, str]
 """Two hosts: where messages come from, and where they go."""
@@ -83,7 +85,8 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class World:
-    """What a run works on. `sites` is keyed by device, in the layout's order."""
+    """What a run works on. `sites` is keyed by device, in the layout's order; `demand` is how a device's requests
+    come over time, where a trace says that."""
 
     scenario: Scenario
     layout: Layout
@@ -92,6 +95,7 @@ class World:
     models: Mapping[str, ModelFacts]
     planners: Mapping[str, Planner]
     sites: Mapping[str, Site]
+    demand: Trace | None = None
     notes: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -169,6 +173,7 @@ def prepare(scenario: Scenario, planners: Mapping[str, Planner] | None = None) -
         models=models,
         planners=planners or _planners(scenario),
         sites=sites_of(layout, scenario.network.route, scenario.requests.origins),
+        demand=demand_of(scenario),
     )
 
 

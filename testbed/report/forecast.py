@@ -20,6 +20,7 @@ from testbed.planners.base import Decision, JointPlanner, Planner, Problem
 from testbed.planners.evaluate import Prediction, critical_path, objective_s
 from testbed.planners.memory import check_capacities
 from testbed.report.yardstick import Bound, Objective, bound, value_s
+from testbed.scenario.demand import mean_rate
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _problem(world: World, site: Site, facts: ModelFacts, costs: Costs, truth: T
         hosts=site.hosts,
         edge_hosts=site.edge_hosts,
         options=scenario.planning.options,
-        requests_per_s=scenario.requests.rate,
+        requests_per_s=mean_rate(scenario, world.demand),
         capacities=world.capacities,
         leaders={host: truth.network(site.led_by(host)) for host in site.edge_hosts},
         devices=site.devices,

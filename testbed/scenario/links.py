@@ -115,7 +115,7 @@ def hosts_of(scenario: Scenario, layout: Layout) -> dict[str, ResolvedHost]:
         table = _merged(HostTable, tables)
         where = f"hosts.{host.name}.trace"
         _needs_trace(f"hosts.{host.name}", table)
-        trace = None if table.trace is None else _trace(scenario, table.trace, table.trace_loop, where, ("cpu_share",))
+        trace = None if table.trace is None else trace_of(scenario, table.trace, table.trace_loop, where, ("cpu_share",))
         found[host.name] = ResolvedHost(
             name=host.name,
             tier=host.tier,
@@ -169,7 +169,7 @@ def _resolve(scenario: Scenario, name: str, role: str, table: LinkTable) -> Reso
     _needs_trace(f"links.{name}", table)
     trace = None
     if table.trace is not None:
-        trace = _trace(scenario, table.trace, table.trace_loop, f"links.{name}.trace", ("rate_bps", "delay_s", "loss"))
+        trace = trace_of(scenario, table.trace, table.trace_loop, f"links.{name}.trace", ("rate_bps", "delay_s", "loss"))
         if table.trace_scale is not None:
             if "rate_bps" not in trace.columns:
                 raise ScenarioError(f"links.{name}.trace_scale: trace {table.trace!r} has no rate to scale")
@@ -218,7 +218,8 @@ def _default_rate(name: str, role: str, direction: str) -> float:
     return DEFAULT_RATE_BPS[role]
 
 
-def _trace(scenario: Scenario, source: str, loop: bool | None, where: str, useful: tuple[str, ...]) -> Trace:
+def trace_of(scenario: Scenario, source: str, loop: bool | None, where: str, useful: tuple[str, ...]) -> Trace:
+    """The trace of a key of the scenario, with at least one of the useful columns; `loop` None: as it says. Raises TraceError."""
     try:
         trace = load_trace(source, scenario.directory)
     except TraceFormatError as error:

@@ -75,7 +75,12 @@ TABLES: tuple[tuple[str, type[Table], str], ...] = (
         "Route `relay`: the edge leader stores and forwards what a device sends to the cloud. Route `direct`: a "
         "connection of its own, over the cellular uplink where there is one.",
     ),
-    ("[requests]", schema.RequestsTable, ""),
+    (
+        "[requests]",
+        schema.RequestsTable,
+        "With `trace` the rate of Poisson arrivals follows a CSV file with the columns `time_s` and `requests_per_s` (of each "
+        "device), or a shipped one: `day` is 24 hours of 1 request a second on average. It starts again at its end.",
+    ),
     ("[planning]", schema.PlanningTable, "What is estimated, and how, is in [run_folder.md](run_folder.md)."),
     ("[run]", schema.RunTable, ""),
 )

@@ -38,11 +38,13 @@ class TopologyTable(Table):
     """`[topology]`: a registered layout and its sizes."""
 
     name: str = Field(
-        default="three_tier", description="`three_tier`, `two_sites`, another registered one, or your own: `file.py:function`"
+        default="three_tier",
+        description="`three_tier`, `two_sites`, `fleet`, another registered one, or your own: `file.py:function`",
     )
     devices: int = Field(default=1, ge=1, description="how many (of each site)")
     edges: int = Field(default=4, ge=1, description="edge hosts (of each site)")
     cellular: bool = Field(default=False, description="a direct uplink from each device to the cloud (three_tier)")
+    sites: int | None = Field(default=None, ge=1, description="how many sites (fleet); 20 there if absent")
 
 
 class LinkTable(Table):
@@ -115,6 +117,15 @@ class RequestsTable(Table):
         default="closed", description="the next one after an answer, at a fixed rate, or at random moments"
     )
     rate: Frequency | None = Field(default=None, gt=0.0, description="for fixed and poisson arrivals")
+    trace: str | None = Field(
+        default=None, description="instead of `rate`, for poisson arrivals: a trace of the rate (column `requests_per_s`)"
+    )
+    trace_scale: float = Field(default=1.0, gt=0.0, description="multiplies the trace's rate")
+    trace_speed: float = Field(
+        default=1.0,
+        gt=0.0,
+        description="seconds of the trace in one of the scenario: 1440 makes a day a minute, rates as they are",
+    )
     think_time: Duration = Field(default=0.0, description="pause after an answer (closed loop)", validate_default=False)
     warmup: int = Field(default=1, ge=0, description="requests before the measured ones, to warm connections")
     deadline: Duration = Field(
@@ -127,6 +138,12 @@ class RequestsTable(Table):
 
     @model_validator(mode="after")
     def _arrivals_have_a_rate(self) -> RequestsTable:
+        if self.trace is not None:
+            if self.arrival != "poisson" or self.rate is not None:
+                raise ValueError('a trace is for arrival = "poisson", and instead of a rate (trace_scale scales it)')
+            return self
+        if {"trace_scale", "trace_speed"} & {key for key in self.model_fields_set if getattr(self, key) != 1.0}:
+            raise ValueError("trace_scale and trace_speed do nothing without a trace")
         if self.arrival != "closed" and self.rate is None:
             raise ValueError(f'arrival = "{self.arrival}" needs a rate, such as rate = "2 /s"')
         if self.arrival == "closed" and self.rate is not None:

@@ -172,7 +172,8 @@ def _setting_digest(scenario: Scenario) -> str:
     for key in ("names", "weights"):
         del plain["model"][key]
     del plain["planning"]["planners"]
-    named = [value for table in (*scenario.links.values(), *scenario.hosts.values()) for value in _file_names(table)]
+    tables = (*scenario.links.values(), *scenario.hosts.values(), scenario.requests)
+    named = [value for table in tables for value in _file_names(table)]
     contents = {name: _content(scenario.directory, name) for name in sorted(set(named))}
     topology = [_code_digest(scenario.topology.name)] if IN_FILE in scenario.topology.name else []
     return _digest([plain, contents, *topology])
