@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from d3node.channel import Message, Payload
@@ -75,7 +76,8 @@ class Requests:
         self._leads: dict[Key, Lead] = {}
         self._hands: dict[Key, Hand] = {}
         self._cancelled: dict[Key, None] = {}
-        self._retired_at: dict[int, float] = {}
+        self._retired_at: dict[int, float] = {}  # in the order of retirement
+        self._retired_own: dict[int, float] = {}  # of plans for this device
         self._parked: dict[int, _Parked] = {}
         self._parked_bytes = 0
         self._images: dict[tuple[str, str, int], Payload] = {}
@@ -109,7 +111,8 @@ class Requests:
         epoch = self.epochs.get(number)
         if epoch is not None:
             epoch.retired = True
-            self._retired_at[number] = self.loop.time()
+            retired = self._retired_own if epoch.device == self.name else self._retired_at
+            retired.setdefault(number, self.loop.time())
             self._purge()
 
     def submit(self, request: int | str, number: int, seed: int, deadline_s: float) -> None:
@@ -395,10 +398,12 @@ class Requests:
         self._emit(Message("failed", {**what, "submitted_at": now, "done_at": now}))
 
     def _purge(self) -> None:
-        now = self.loop.time()
-        for number, since in list(self._retired_at.items()):
-            epoch = self.epochs[number]
-            if not epoch.active and (epoch.device == self.name or now - since >= self._bounds.retired_s):
+        """Only the eldest are looked at: a cloud may hold the retired plans of a thousand devices."""
+        for number in [number for number in self._retired_own if not self.epochs[number].active]:
+            del self.epochs[number], self._retired_own[number]
+        now, retired_s = self.loop.time(), self._bounds.retired_s
+        for number in list(takewhile(lambda number: now - self._retired_at[number] >= retired_s, self._retired_at)):
+            if not self.epochs[number].active:
                 del self.epochs[number], self._retired_at[number]
 
     def _sweep(self) -> None:

@@ -74,23 +74,35 @@ class Layout:
         return cache[source, target]  # type: ignore[no-any-return]
 
     def _search(self, source: str, target: str) -> tuple[tuple[Link, Direction], ...]:
+        """Breadth first over the switches only: a layout may have many more hosts."""
         came: dict[str, tuple[str, Link, Direction]] = {}
         queue = deque([source])
+        ends = {node: (link, direction) for node, link, direction in reversed(self._approaches[target])}
         while queue:
             node = queue.popleft()
-            if node == target:
-                break
-            if node != source and node in self.by_name:
-                continue
-            for neighbour, link, direction in self._neighbours[node]:
-                if neighbour != source and neighbour not in came:
-                    came[neighbour] = (node, link, direction)
-                    queue.append(neighbour)
-        if target not in came:
-            raise KeyError(f"no path from {source!r} to {target!r} in {self.name!r}")
-        hops: list[tuple[Link, Direction]] = []
-        node = target
-        while node != source:
-            node, link, direction = came[node]
-            hops.append((link, direction))
-        return tuple(reversed(hops))
+            if node in ends:
+                hops = [ends[node]]
+                while node != source:
+                    node, link, direction = came[node]
+                    hops.append((link, direction))
+                return tuple(reversed(hops))
+            for switch, link, direction in self._to_switches[node]:
+                if switch not in came:
+                    came[switch] = (node, link, direction)
+                    queue.append(switch)
+        raise KeyError(f"no path from {source!r} to {target!r} in {self.name!r}")
+
+    @cached_property
+    def _to_switches(self) -> dict[str, list[tuple[str, Link, Direction]]]:
+        """Links of every node that lead to a switch."""
+        names = set(self.switches)
+        return {node: [hop for hop in hops if hop[0] in names] for node, hops in self._neighbours.items()}
+
+    @cached_property
+    def _approaches(self) -> dict[str, list[tuple[str, Link, Direction]]]:
+        """Links that lead to every node, each with the node at its other end."""
+        found: dict[str, list[tuple[str, Link, Direction]]] = {node: [] for node in self._neighbours}
+        for node, hops in self._neighbours.items():
+            for neighbour, link, direction in hops:
+                found[neighbour].append((node, link, direction))
+        return found

@@ -6,6 +6,7 @@ Who sends what and when is `flow.py`'s business.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import inf
 from typing import Protocol
 
 from testbed.scenario.state import LinkState
@@ -36,11 +37,14 @@ class FlowLink:
 
     `rate` is in bytes/s; `streams` keeps the order of arrival, so that nothing depends on hashes. Totals are wire bytes and
     packets of data, ACKs (which take no capacity in this model), message bytes, and packets lost.
+
+    `binding` is False where the links before it on all paths, or those behind it, can together not fill it, whatever is sent: then
+    it decides no stream's share. So sites that share nothing but the cloud's wide connection are shared out one by one.
     """
 
     __slots__ = (
-        "acks", "data_bytes", "data_packets", "delay", "direction", "drops", "loss", "message_bytes", "name", "offered",
-        "queue_bytes", "rate", "since", "streams",
+        "acks", "before", "behind", "binding", "data_bytes", "data_packets", "delay", "direction", "drops", "loss",
+        "message_bytes", "name", "offered", "queue_bytes", "rate", "since", "streams",
     )  # fmt: skip
 
     def __init__(self, name: str, direction: Direction, state: LinkState, queue_bytes: int | None, now: float) -> None:
@@ -51,6 +55,9 @@ class FlowLink:
         self.loss = state.loss
         self.queue_bytes = queue_bytes
         self.streams: dict[Crossing, None] = {}
+        self.before: dict[FlowLink | None, None] = {}
+        self.behind: dict[FlowLink | None, None] = {}
+        self.binding = True
         self.data_bytes = 0.0
         self.data_packets = 0.0
         self.message_bytes = 0
@@ -63,6 +70,18 @@ class FlowLink:
         """Bytes that the link could have carried since it was made."""
         return self.offered + (self.rate * (now - self.since) if now > self.since else 0.0)
 
+    def between(self, before: FlowLink | None, behind: FlowLink | None) -> None:
+        """Note that a path leads here from one link and on to another (None: it begins, or ends, with this link)."""
+        if before not in self.before or behind not in self.behind:
+            self.before[before] = self.behind[behind] = None
+            self.judge()
+
+    def judge(self) -> bool:
+        """Decide whether the link can be what holds a stream back; whether that has changed."""
+        least = min(_together(self.before), _together(self.behind))
+        binding, self.binding = self.binding, not least < self.rate * (1.0 - 1e-9)
+        return binding != self.binding
+
     def change(self, state: LinkState, now: float) -> None:
         """Take another state from `now` on. Who sends over the link must be re-planned by the caller."""
         self.offered = self.offered_bytes(now)
@@ -72,6 +91,11 @@ class FlowLink:
         self.loss = state.loss
 
 
+def _together(links: Iterable[FlowLink | None]) -> float:
+    """Rate of several links in all; without limit where a path has none there."""
+    return sum([inf if link is None else link.rate for link in links])
+
+
 def component(links: Iterable[FlowLink]) -> list[Crossing]:
     """Streams whose share can depend on these links: those on them, those that share any link with these, and so on."""
     found: dict[Crossing, None] = {}
@@ -79,7 +103,7 @@ def component(links: Iterable[FlowLink]) -> list[Crossing]:
     todo = list(links)
     while todo:
         link = todo.pop()
-        if link not in seen:
+        if link.binding and link not in seen:
             seen.add(link)
             for stream in link.streams:
                 if stream not in found:
@@ -92,7 +116,7 @@ def max_min(streams: Sequence[Crossing]) -> list[float]:
     """Weighted max-min fair rates (bytes/s) of streams, by progressive filling (Bertsekas and Gallager, Data Networks, 6.5.2).
 
     The link that can give its streams least for their weight fixes their rates; what they leave on other links is shared by the
-    rest. The streams must be all that cross their links.
+    rest. The streams must be all that cross their binding links.
     """
     if len(streams) == 1:
         return [min([link.rate for link in streams[0].forward])]
@@ -104,7 +128,7 @@ def max_min(streams: Sequence[Crossing]) -> list[float]:
         for link in stream.forward:
             if link in waiting:
                 waiting[link] += weight
-            else:
+            elif link.binding:
                 left[link] = link.rate
                 waiting[link] = weight
     rates: dict[Crossing, float] = {}
@@ -120,7 +144,8 @@ def max_min(streams: Sequence[Crossing]) -> list[float]:
                 weight = weights[stream]
                 rate = rates[stream] = share * weight
                 for link in stream.forward:
-                    waiting[link] -= weight
-                    if rate != float("inf"):
-                        left[link] -= rate
+                    if link.binding:
+                        waiting[link] -= weight
+                        if rate != inf:
+                            left[link] -= rate
     return [rates[stream] for stream in streams]

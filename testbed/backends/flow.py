@@ -70,6 +70,9 @@ class FlowNetwork:
         there = tuple(self.links[link.name, direction] for link, direction in self.layout.path(source, target))
         back = tuple(self.links[link.name, direction] for link, direction in self.layout.path(target, source))
         pair = Stream(self, there, back), Stream(self, back, there)
+        for path in (there, back):
+            for before, link, behind in zip((None, *path), path, (*path[1:], None), strict=False):
+                link.between(before, behind)
         self._streams.update(dict.fromkeys(pair))
         return pair
 
@@ -90,8 +93,10 @@ class FlowNetwork:
         if link.rate != state.rate_bps / 8.0:
             self.rates_version += 1
         link.change(state, now)
-        if link.streams:
-            self.share((link,))
+        changed = [near for near in (link, *link.before, *link.behind) if near is not None and near.judge()]
+        touched = tuple(near for near in (link, *changed) if near.streams)
+        if touched:
+            self.share(touched)
 
     def share(self, links: tuple[FlowLink, ...]) -> None:
         """Give every stream whose share can depend on these links its max-min fair rate, when this moment's events are over."""

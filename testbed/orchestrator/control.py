@@ -123,12 +123,26 @@ class Fleet:
             except (NodeError, OSError) as error:
                 raise AgentError(f"agent {host} cannot be reached on the control plane: {error}") from error
             self.clients[host] = AgentClient(host, channel, self._pushed, self._lost)
-        replies = await self.call_all(hosts, "configure", {host: self._configuration(host, hosts, scenario) for host in hosts})
+        peers = self._peers()
+        fields = {host: self._configuration(host, peers[host], scenario) for host in hosts}
+        replies = await self.call_all(hosts, "configure", fields)
         return {host: {k: v for k, v in reply.fields.items() if k != "id"} for host, reply in replies.items()}
 
-    def _configuration(self, host: str, hosts: Iterable[str], scenario: Scenario) -> dict[str, Any]:
+    def _peers(self) -> dict[str, list[str]]:
+        """Hosts that a host may have to do with: those of its site, and the cloud's; the cloud's with everybody."""
+        everyone = [host.name for host in self.session.layout.hosts]
+        clouds = [host.name for host in self.session.layout.tier("cloud")]
+        sites: dict[str, list[str]] = {}
+        for host in self.session.layout.hosts:
+            sites.setdefault(host.site, []).append(host.name)
         return {
-            "peers": {peer: self.session.address(peer, host) for peer in hosts if peer != host},
+            host.name: everyone if host.tier == "cloud" else list(dict.fromkeys((*sites[host.site], *clouds)))
+            for host in self.session.layout.hosts
+        }
+
+    def _configuration(self, host: str, peers: Iterable[str], scenario: Scenario) -> dict[str, Any]:
+        return {
+            "peers": {peer: self.session.address(peer, host) for peer in peers if peer != host},
             "mode": scenario.compute.mode,
             "tensors": scenario.compute.tensors,
             "route": scenario.network.route,

@@ -369,6 +369,11 @@ class PairRun:
 
     def _write_totals(self, before: Counters, after: Counters, judged: bool = True) -> None:
         now = self._loop.time() - self._start
+        losses: dict[LinkKey, float] = {}
+        for done in self._stage.replay.done:
+            if (step := done.step).state is not None and step.direction is not None:
+                key = (step.name, step.direction)
+                losses[key] = max(step.state.loss, losses.get(key, 0.0))
         for link in self._stage.world.layout.links:
             for direction in DIRECTIONS:
                 key = (link.name, direction)
@@ -376,9 +381,7 @@ class PairRun:
                 reported = self._ledger.links.get(key, LinkBytes())
                 if judged and counted is not None and link.role in WIDE_AREA_ROLES and direction == "up":
                     back = self._ledger.links.get((link.name, _other(direction)), LinkBytes())
-                    loss = max(
-                        (d.step.state.loss for d in self._stage.replay.done if _of(d.step, key) and d.step.state), default=0.0
-                    )
+                    loss = losses.get(key, 0.0)
                     self.facts.gaps[f"{link.name} {direction}"] = backbone_gap(
                         counted, reported, back, loss, complete=not self.facts.failed and not self.facts.cut_short
                     )
@@ -412,7 +415,3 @@ def _since(before: LinkCounters | None, after: LinkCounters | None) -> LinkCount
 
 def _other(direction: Direction) -> Direction:
     return "down" if direction == "up" else "up"
-
-
-def _of(step: Any, key: LinkKey) -> bool:
-    return (step.name, step.direction) == key
