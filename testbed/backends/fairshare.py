@@ -38,7 +38,7 @@ class FlowLink:
     `rate` is in bytes/s; `streams` keeps the order of arrival, so that nothing depends on hashes. Totals are wire bytes and
     packets of data, ACKs (which take no capacity in this model), message bytes, and packets lost.
 
-    `binding` is False where the links before it on all paths, or those behind it, can together not fill it, whatever is sent: then
+    `binding` is False where the links before it on all paths, or those behind it, cannot fill it together, whatever is sent: then
     it decides no stream's share. So sites that share nothing but the cloud's wide connection are shared out one by one.
     """
 
