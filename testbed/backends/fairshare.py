@@ -12,6 +12,9 @@ from typing import Protocol
 from testbed.scenario.state import LinkState
 from topologies.layout import Direction
 
+MANY = 8
+"""Links that another one joins, from which on it may be left out where it cannot bind (see `FlowLink`)."""
+
 
 class Crossing(Protocol):
     """What a link knows of a stream that crosses it."""
@@ -39,7 +42,8 @@ class FlowLink:
     packets of data, ACKs (which take no capacity in this model), message bytes, and packets lost.
 
     `binding` is False where the links before it on all paths, or those behind it, cannot fill it together, whatever is sent: then
-    it decides no stream's share. So sites that share nothing but the cloud's wide connection are shared out one by one.
+    it decides no stream's share. So sites that share nothing but the cloud's wide connection are shared out one by one. (Only
+    links that join `MANY` others are left out: among a few it saves nothing.)
     """
 
     __slots__ = (
@@ -78,8 +82,9 @@ class FlowLink:
 
     def judge(self) -> bool:
         """Decide whether the link can be what holds a stream back; whether that has changed."""
-        least = min(_together(self.before), _together(self.behind))
-        binding, self.binding = self.binding, not least < self.rate * (1.0 - 1e-9)
+        least = min(_together(links) for links in (self.before, self.behind))
+        many = max(len(self.before), len(self.behind)) >= MANY
+        binding, self.binding = self.binding, not (many and least < self.rate * (1.0 - 1e-9))
         return binding != self.binding
 
     def change(self, state: LinkState, now: float) -> None:

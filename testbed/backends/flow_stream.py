@@ -230,7 +230,7 @@ class Stream:
     def _join(self, now: float) -> None:
         alone = True
         for link in self.forward:
-            alone = alone and not (link.streams and link.binding)
+            alone = alone and not link.streams
             link.streams[self] = None
         if self._rates_version != self._network.rates_version:
             self._refresh_rates()
@@ -244,7 +244,7 @@ class Stream:
         shared = False
         for link in self.forward:
             del link.streams[self]
-            shared = shared or bool(link.streams and link.binding)
+            shared = shared or bool(link.streams)
         if shared:
             self._network.share(self.forward)
 
