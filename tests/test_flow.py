@@ -12,13 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d3node.clock import VirtualLoop, run
-from testbed.backends.fairshare import FlowLink, max_min
+from testbed.backends import fairshare
+from testbed.backends.fairshare import FlowLink, component, max_min
 from testbed.backends.flow import FlowNetwork
 from testbed.backends.flow_job import SEGMENT
 from testbed.backends.flow_stream import Stream
 from testbed.costs.network import frame_bytes
 from testbed.scenario.state import LinkState
+from topologies import fleet
 from topologies.layout import Direction, Host, Layout, Link
+from topologies.mininet_topo import Sizes
 
 PAIR = Layout("pair", (Host("d1", "device"), Host("c1", "cloud")), (), (Link("wire", "backbone", "d1", "c1"),))
 TWO_HOPS = Layout(
@@ -368,3 +371,26 @@ def test_the_same_events_give_the_same_times_to_the_last_bit() -> None:
         return list(await asyncio.gather(*jobs))
 
     assert simulate(main) == simulate(main)
+
+
+def test_links_that_cannot_bind_are_left_out_of_shares_and_nothing_else_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten sites behind one wide core, which is narrow for a while: all messages arrive as if every link had been looked at."""
+    sites = fleet.layout(Sizes(devices=2, edges=1, sites=10))
+    rates = {"access": 80 * MBIT, "lan": 1000 * MBIT, "backbone": 50 * MBIT, "core": 1000 * MBIT}
+    looked: list[int] = []
+
+    async def main() -> list[float]:
+        net = Net(sites, {link.name: LinkState(rates[link.role], 0.0) for link in sites.links})
+        senders = [net.stream(host.name, "c1") for host in sites.tier("device")]
+        net.at(0.30, "core-c1", 100 * MBIT)
+        net.at(0.60, "core-c1", 1000 * MBIT)
+        jobs = [net.send(stream, 400_000 + 70_000 * k, 0.013 * k) for k, stream in enumerate(senders)]
+        net.loop.call_at(0.25, lambda: looked.append(len(component([net.network.links["backbone-7", "up"]]))))
+        net.loop.call_at(0.35, lambda: looked.append(len(component([net.network.links["backbone-7", "up"]]))))
+        return [arrived for _, arrived in await asyncio.gather(*jobs)]
+
+    fast = simulate(main)
+    monkeypatch.setattr(fairshare, "MANY", 1000)
+    assert simulate(main) == pytest.approx(fast, rel=1e-9)
+    assert looked[0] <= 2 < looked[1] == looked[3]
+    assert looked[2] > 2

@@ -93,10 +93,12 @@ class FlowNetwork:
         if link.rate != state.rate_bps / 8.0:
             self.rates_version += 1
         link.change(state, now)
-        changed = [near for near in (link, *link.before, *link.behind) if near is not None and near.judge()]
-        touched = tuple(near for near in (link, *changed) if near.streams)
+        touched: dict[FlowLink, None] = {link: None} if link.streams else {}
+        for near in dict.fromkeys((link, *link.before, *link.behind)):
+            if near is not None and near.judge() and near.streams:  # its streams decide no more through it, or from now on
+                touched.update(dict.fromkeys((near, *(crossed for stream in near.streams for crossed in stream.forward))))
         if touched:
-            self.share(touched)
+            self.share(tuple(touched))
 
     def share(self, links: tuple[FlowLink, ...]) -> None:
         """Give every stream whose share can depend on these links its max-min fair rate, when this moment's events are over."""

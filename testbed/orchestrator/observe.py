@@ -122,17 +122,24 @@ class Observer:
 
     def values(self, site: Site) -> dict[Key, float]:
         """All values that a trigger watches for one device."""
-        network, speed = self.network(site), self._speed_told()
+        network = self.network(site)
         found: dict[Key, float] = {}
         for name in site.pairs:
             path = _path(network, name)
             found["rate", name] = path.rate_bps
             found["delay", name] = path.delay_s
         for host in (site.device, *site.edge_hosts, site.cloud):
-            found["speed", host] = speed.get(host, 1.0)
+            found["speed", host] = self._speed(host)
         for (v, _), factor in self._told_factors.items():
             found["factor", v] = factor
         return found
+
+    def _speed(self, host: str) -> float:
+        """A host's speed as in `costs`, where one host is asked for and a fleet may have a thousand."""
+        nominal = self._model.told_costs.speed.get(host, 1.0)
+        if self.clairvoyant:
+            return self._truth.shares.get(host, 1.0) * nominal
+        return self._told_speeds.get(host, nominal)
 
     def take_fresh(self) -> set[Key | Pair] | None:
         """What was sampled since the last call: hosts, vertices, and pairs of hosts; None: look at everything."""
