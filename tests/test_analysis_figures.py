@@ -17,13 +17,18 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 import analysis
-from analysis import figures, phase, tables
+from analysis import figures, phase, readme_figures, tables
 from analysis.figures.bars import PARTS
 from analysis.figures.grids import REGIONS
 from analysis.figures.latency import CHANGE
 from analysis.figures.style import LEVELS, LOOKS, columns_that_fit
 from testbed import registry
 from testbed.errors import InputError
+from testbed.orchestrator.world import prepare
+from testbed.report.forecast import forecasts
+from testbed.scenario.links import ResolvedHost, ResolvedLink, hosts_of, links_of
+from testbed.scenario.load import load
+from topologies.layout import Layout
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "analysis.md"
 
@@ -62,6 +67,12 @@ def cells(planners: list[str], edges: list[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def drawn_network(name: str, *overrides: str) -> tuple[Layout, dict[str, ResolvedLink], dict[str, ResolvedHost]]:
+    scenario = load(name, overrides)
+    layout = registry.layout(scenario.topology)
+    return layout, links_of(scenario, layout), hosts_of(scenario, layout)
+
+
 DRAWINGS: dict[str, Callable[[analysis.Results, pd.DataFrame], Any]] = {
     "latency_cdf": lambda run, grid: figures.latency_cdf(run.inferences),
     "latency_timeline": lambda run, grid: figures.latency_timeline(run.inferences, run.links, run.plans),
@@ -73,6 +84,7 @@ DRAWINGS: dict[str, Callable[[analysis.Results, pd.DataFrame], Any]] = {
     "scaling": lambda run, grid: figures.scaling(cells(["d3", "hpa"], [1, 2, 4])),
     "fidelity_matrix": lambda run, grid: figures.fidelity_matrix(run.fidelity),
     "phase_diagram": lambda run, grid: figures.phase_diagram(grid),
+    "topology": lambda run, grid: figures.topology(*drawn_network("quickstart")),
     "panels": lambda run, grid: figures.panels(figures.latency_cdf, run.inferences),
 }
 
@@ -253,6 +265,66 @@ class TestPhaseDiagram:
             figures.phase_diagram(grid.iloc[:-1])
         with pytest.raises(InputError, match="same pair"):
             figures.phase_diagram(pd.concat([grid, grid]))
+
+
+class TestTopology:
+    @pytest.mark.parametrize("name", ["quickstart", "two_sites", "cellular", "fog"])
+    def test_every_host_has_a_box_and_every_link_a_line_between_its_ends(self, name: str) -> None:
+        layout, links, hosts = drawn_network(name)
+        ax = figures.topology(layout, links, hosts)
+        words = {text.get_text(): text.get_position() for text in ax.texts}
+        assert set(layout.by_name) <= set(words)
+        lines = [line for line in ax.lines if len(line.get_xdata()) == 2]
+        assert len(lines) == len(layout.links)
+        for link, line in zip(layout.links, lines, strict=True):
+            for end, x in zip((link.a, link.b), line.get_xdata(), strict=True):
+                if end in words:
+                    assert x == pytest.approx(words[end][0])
+
+    def test_hosts_say_what_the_plan_gives_them(self) -> None:
+        world = prepare(load("quickstart", ['model.names=["vgg16"]', 'planning.planners=["d3"]']))
+        plan = next(forecasts(world)).decision.plan
+        ax = figures.topology(world.layout, world.links, world.hosts, plan=plan)
+        said = [text.get_text() for text in ax.texts if text.get_text().startswith(("tile", "layers"))]
+        tiled = sorted({v for stack in plan.stacks for v in stack.vertices})
+        assert said.count(f"tiles of {tiled[0]}-{tiled[-1]}") == 4
+        cloud = plan.part("cloud")
+        assert f"layers {cloud[0]}-{cloud[-1]}" in said
+
+    def test_a_trace_is_drawn_with_its_range(self) -> None:
+        ax = figures.topology(*drawn_network("quickstart"))
+        assert any("0 to 52 Mbit/s" in text.get_text() for text in ax.texts)
+        plain = figures.topology(*drawn_network("quickstart", "links.backbone.trace=none", "links.backbone.rate=7 Mbit/s"))
+        assert any("7.00 Mbit/s" in text.get_text() for text in plain.texts)
+        assert not any("trace" in text.get_text() for text in plain.texts)
+
+
+class TestReadme:
+    def test_its_pictures_are_there_and_small(self) -> None:
+        for name in readme_figures.PICTURES:
+            picture = DOCS.parent / "images" / f"{name}.svg"
+            assert 10_000 < picture.stat().st_size < 150_000, name
+
+    def test_they_are_made_by_the_command(self, tmp_path: Path) -> None:
+        figures.save(readme_figures.topology(), tmp_path / "topology.svg")
+        made, committed = (path.read_text() for path in (tmp_path / "topology.svg", DOCS.parent / "images" / "topology.svg"))
+        if matplotlib.__version__ in committed:  # another version draws letters a little differently
+            assert made == committed
+        above, strip, _ = readme_figures.timeline(requests=12).axes
+        assert {line.get_label() for line in above.lines if len(line.get_xdata()) > 2} == {"cloud-only", "edge-only", "d3"}
+        assert [label.get_text() for label in strip.get_yticklabels()] == ["d3"]
+
+    @pytest.mark.slow
+    def test_speedups_are_those_of_the_comparison(self) -> None:
+        figure = readme_figures.speedups(["5G"], "model.names=alexnet", "requests.count=1")
+        heights = {bars.get_label(): bars[0].get_height() for bars in figure.axes[0].containers}
+        assert heights["cloud-only"] == 1.0
+        assert heights["optimal-tiles"] >= max(heights.values()) - 1e-9
+
+    def test_an_unknown_picture_is_bad_input(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setattr("sys.argv", ["readme_figures", "speed"])
+        assert readme_figures.main() == 2
+        assert "no picture 'speed'" in capsys.readouterr().err
 
 
 class TestColours:

@@ -10,6 +10,7 @@ from analysis.figures.latency import latency_cdf, latency_timeline
 from analysis.figures.panels import panels
 from analysis.figures.structures import cut_savings, ratio_maps, structure_maps
 from analysis.figures.style import COLUMN_IN, PAGE_IN, context, look, save
+from analysis.figures.topology import topology
 
 __all__ = [
     "COLUMN_IN",
@@ -33,4 +34,5 @@ __all__ = [
     "scaling",
     "speedup_bars",
     "structure_maps",
+    "topology",
 ]

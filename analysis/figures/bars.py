@@ -120,12 +120,12 @@ def _grouped(table: pd.DataFrame, x: str, value: str, ax: Axes | None, worded: C
         ax=ax,
     )
     ax.get_legend().remove()
-    room = ax.figure.get_figwidth() * 0.8 * 0.8 / (rows[x].nunique() * len(found))
+    room = 0.8 * ax.get_window_extent().width / ax.figure.dpi / (rows[x].nunique() * len(found))
     for container, (name, one) in zip((c for c in ax.containers if isinstance(c, BarContainer)), found.items(), strict=True):
         container.set_label(name)
         for bar in container.patches:
             bar.set(**one.bar)
-        size = min(SMALL, room * 72 / 2.0)
+        size = min(SMALL, room * 72 / 2.2)
         if size >= 4.5:
             ax.bar_label(container, fmt=worded, size=size, padding=1.0)
     ax.margins(y=0.12)

@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from analysis.figures.style import (
     FAINT,
@@ -61,13 +62,14 @@ def latency_timeline(
     *,
     link: str = "backbone",
     direction: str = "up",
+    log: bool = False,
     axes: Sequence[Axes] | None = None,
 ) -> Figure | SubFigure:
-    """Latency of every request of one model over the replay; below, which plan each planner that changed it
-    had, and the rate of a link. A dotted line in the planner's colour marks each new plan.
+    """Latency of every request of one model over the replay; below, which plan each planner that changed it had, and the rate of
+    a link. A dotted line in the planner's colour marks each new plan.
 
-    `axes`: three to draw on, from top to bottom (latency, plans, rate). Raises InputError for several models or runs, and for a
-    link that is not there.
+    `log`: latencies on a logarithmic axis. `axes`: three to draw on, from top to bottom (latency, plans, rate). Raises InputError
+    for several models or runs, and for a link that is not there.
     """
     rows = answered(inferences)
     model = single(rows, "model", "latency_timeline")
@@ -90,7 +92,14 @@ def latency_timeline(
         for at_s in mine.loc[(mine["planner"] == name) & (mine["reason"] != "first"), "at_s"]:
             for ax in (above, below):
                 ax.axvline(at_s, color=look(name).colour, lw=0.9, ls=dots, zorder=1, gid=CHANGE)
-    above.set(ylabel=f"latency of {model} (ms)", ylim=(0.0, None))
+    above.set(ylabel=f"latency of {model} (ms)")
+    if log:
+        above.set_yscale("log")
+        above.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        above.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        above.yaxis.set_minor_locator(NullLocator())
+    else:
+        above.set_ylim(0.0, None)
     legend_above(above)
     _strip(strip, mine, changed, end)
     below.fill_between(rate["at_s"], rate["rate_bps"] / 1e6, step="post", color=FAINT, lw=0.0)

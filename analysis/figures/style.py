@@ -40,7 +40,7 @@ INK, LINE, FAINT = "0.15", "0.35", "0.82"
 LEVELS = {"ok": "#dcebf5", "degraded": "#f5d27a", "rejected": VERMILION}
 
 DASHES = ("-", "--", ":", "-.")
-HATCHES = ("", "/////", ".....", "xxxxx")
+HATCHES = ("", "/////", "\\\\\\\\\\", "xxxxx")
 MARKERS = "osD^vPX<>p"
 
 
@@ -55,7 +55,7 @@ class Look:
     def line(self) -> dict[str, Any]:
         """Keywords for a line."""
         marker = MARKERS[PALETTE.index(self.colour)] if self.colour in PALETTE else "*"
-        return {"color": self.colour, "linestyle": DASHES[self.dash], "marker": marker, "markersize": 3.0}
+        return {"color": self.colour, "linestyle": DASHES[self.dash], "marker": marker, "markersize": 2.6}
 
     @property
     def bar(self) -> dict[str, Any]:
