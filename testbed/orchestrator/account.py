@@ -36,21 +36,23 @@ def union_s(spans: Sequence[Span]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How messages between two hosts are booked: the tiers of the ends, the links crossed, and whether they leave the site."""
+    """How messages between two hosts are booked: the tiers of the ends, the links crossed, whether they leave the site, and
+    which of a latency's transfer times counts them."""
 
     source: Tier
     target: Tier
     links: tuple[LinkKey, ...]
     wide: bool
+    leg: Leg
 
-    @property
-    def leg(self) -> Leg:
-        """Which of a latency's transfer times counts it."""
-        if self.target == "device":
-            return "return"
-        if self.target == "cloud":
-            return "backbone"
-        return "access" if self.source == "device" else "lan"
+
+def _leg(source: Tier, target: Tier) -> Leg:
+    """Which of a latency's transfer times counts a message from one tier to another."""
+    if target == "device":
+        return "return"
+    if target == "cloud":
+        return "backbone"
+    return "access" if source == "device" else "lan"
 
 
 @dataclass(slots=True)
@@ -107,11 +109,13 @@ class Ledger:
         found = self._routes.get((source, target))
         if found is None:
             hops = self._layout.path(source, target)
+            tiers = self.tier(source), self.tier(target)
             found = self._routes[source, target] = Route(
-                source=self._layout.by_name[source].tier,
-                target=self._layout.by_name[target].tier,
+                source=tiers[0],
+                target=tiers[1],
                 links=tuple((link.name, direction) for link, direction in hops),
                 wide=any(link.role in WIDE_AREA_ROLES for link, _ in hops),
+                leg=_leg(*tiers),
             )
         return found
 

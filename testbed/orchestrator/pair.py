@@ -193,7 +193,7 @@ class PairRun:
         row = rows.inference(self._model.label, self._planner, request, self._start, figures, verdict, told)
         self._stage.folder.inferences.add_values(row)
         if (sink := self._stage.folder.steps) is not None:
-            sink.add_all(steps.of_request(self._model.label, self._planner, request, self._start, self._ledger))
+            sink.add_lines(steps.of_request(self._model.label, self._planner, request, self._start, self._ledger))
         flying = self._tracker.submitted - self._tracker.over
         self._stage.journal.progress(self._names, lambda: live.request(request, self._start, self._ledger, flying))
 

@@ -10,7 +10,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -75,7 +75,7 @@ class TableSink(Protocol):
 class StepSink(Protocol):
     """What the steps of a request go to, all of them at once."""
 
-    def add_all(self, rows: Iterable[list[object]]) -> None: ...
+    def add_lines(self, text: str) -> None: ...
 
 
 class LineSink(Protocol):
@@ -127,9 +127,9 @@ class Table:
             raise ValueError(f"{len(values)} values for {len(self.columns)} columns")
         self._put(values)
 
-    def add_all(self, rows: Iterable[list[object]]) -> None:
-        """Append rows given in the order of the columns, in one write."""
-        self._write(rows)
+    def add_lines(self, text: str) -> None:
+        """Append whole lines of CSV in the order of the columns."""
+        self._write(text)
 
     def close(self) -> None:
         """Close the file; what could not be written has been said by `add`."""
@@ -137,14 +137,15 @@ class Table:
             self._file.close()
 
     def _put(self, values: Any) -> None:
-        self._write((values,))
-
-    def _write(self, rows: Iterable[Any]) -> None:
-        # One write for all: whatever interrupts us, the file ends with a whole line.
-        self._writer.writerows(rows)
-        rest = self._line.getvalue().encode()
+        # One write per row (of steps: per request): whatever interrupts us, the file ends with a whole line.
+        self._writer.writerow(values)
+        text = self._line.getvalue()
         self._line.seek(0)
         self._line.truncate()
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        rest = text.encode()
         with writing(self._path):
             while rest:
                 rest = rest[self._file.write(rest) :]

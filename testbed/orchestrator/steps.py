@@ -5,30 +5,35 @@ The same records, summed up, are a row of inferences.csv (`account.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import io
+from collections.abc import Sequence
 
 from testbed.orchestrator.account import Ledger
-from testbed.orchestrator.results import seconds
 from testbed.orchestrator.tracker import Request
 
 
-def of_request(model: str, planner: str, request: Request, start: float, ledger: Ledger) -> Iterator[list[object]]:
-    """A row for every computation and every message of a request that is over, host by host; `start` is the loop time of
-    scenario second 0."""
-    named = (model, planner, request.device, request.number, "true" if request.warmup else "false", request.epoch.number)
+def of_request(model: str, planner: str, request: Request, start: float, ledger: Ledger) -> str:
+    """A line of CSV for every computation and every message of a request that is over, host by host; `start` is the loop time
+    of scenario second 0. There may be hundreds: only names of models and planners can need quotes, the rest is plain text."""
+    head = _quoted([model, planner, request.device, request.number, "true" if request.warmup else "false", request.epoch.number])
+    lines = []
     for report in request.reports:
         host = report["host"]
         tier = ledger.tier(host)
         for record in report["records"]:
-            times = (seconds(record["start"] - start), seconds(record["end"] - start))
-            where = (record.get("stack", ""), record.get("tile", ""))
+            place = f"{record.get('stack', '')},{record.get('tile', '')}"
+            times = f"{record['start'] - start:.9f},{record['end'] - start:.9f}"
             if record["what"] == "compute":
-                vertices = ranges(record["vertices"])
-                yield [*named, "compute", host, tier, "", "", "", vertices, *where, *times, seconds(record["queued_s"]), ""]
+                vertices, queued_s = ranges(record["vertices"]), record["queued_s"]
+                lines.append(f"{head},compute,{host},{tier},,,,{vertices},{place},{times},{queued_s:.9f},\n")
                 continue
-            peer = record["peer"]
-            leg, vertex = ledger.route(peer, host).leg, record.get("vertex", "")
-            yield [*named, "transfer", host, tier, peer, leg, record["kind"], vertex, *where, *times, "", record["bytes"]]
+            peer, vertex = record["peer"], record.get("vertex", "")
+            leg = ledger.route(peer, host).leg
+            lines.append(
+                f"{head},transfer,{host},{tier},{peer},{leg},{record['kind']},{vertex},{place},{times},,{record['bytes']}\n"
+            )
+    return "".join(lines)
 
 
 def ranges(numbers: Sequence[int]) -> str:
@@ -40,3 +45,9 @@ def ranges(numbers: Sequence[int]) -> str:
         else:
             runs.append([number, number])
     return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _quoted(values: Sequence[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()
