@@ -15,18 +15,15 @@ import csv
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from d3node.plan import Plan
+from analysis.replanning import RATES_MBPS, Fixed
 from testbed import registry
 from testbed.backends.sim import SimBackend
-from testbed.costs.network import Path as NetworkPath
 from testbed.orchestrator import run as run_scenario
 from testbed.orchestrator.summary import PairSummary
-from testbed.planners.base import Change, Decision, Planner, Problem
 from testbed.scenario.load import load
 from testbed.scenario.schema import Scenario
 
@@ -46,8 +43,6 @@ BEYOND: dict[str, tuple[str, ...]] = {
     "all three": ("planning.detector=cusum", "planning.hysteresis=0.03", "planning.plan_cache=32"),
 }
 """Options beside D3's, on top of partial re-planning from estimates."""
-RATES_MBPS = (1.0, 7.0, 13.0, 30.0)
-"""One for each pair of plans that the two models have in this scenario between 0.3 and 40 Mbit/s."""
 
 
 def traces() -> list[str]:
@@ -77,25 +72,6 @@ def latencies(folder: Path) -> dict[str, list[float]]:
             if row["warmup"] == "false":
                 found.setdefault(row["model"], []).append(float(row["latency_s"]))
     return found
-
-
-class Fixed:
-    """A planner that takes the backbone to have one rate for ever."""
-
-    def __init__(self, planner: Planner, rate_bps: float) -> None:
-        self.name = planner.name
-        self._planner = planner
-        self._rate_bps = rate_bps
-
-    def plan(self, problem: Problem) -> Decision:
-        """The planner's plan for that rate."""
-        network = problem.network
-        path = NetworkPath(self._rate_bps, network.edge_cloud.delay_s)
-        return self._planner.plan(replace(problem, network=network.with_path("edge_cloud", path)))
-
-    def replan(self, problem: Problem, current: Plan, change: Change) -> Decision:
-        """The same again."""
-        return self.plan(problem)
 
 
 def bounds(trace: str, planner: str = "d3") -> dict[str, float]:
