@@ -87,6 +87,12 @@ def test_where_namespaces_are_forbidden_the_reason_and_the_ways_out_are_given(mo
         assert words in reason
 
 
+def test_a_machine_too_slow_for_a_trial_network_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mininet_support, "TRIAL_LIMIT_S", 0)
+    found = mininet_support.kernel.__wrapped__()
+    assert "too busy, or too slow" in str(found["error"])
+
+
 def test_sizes_instead_of_tensors_can_travel_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mininet_support, "kernel", lambda: {"netem": True, "error": None})
     asked = scenario(compute={"tensors": "sizes"})

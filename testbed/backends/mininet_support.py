@@ -28,6 +28,9 @@ NETEM_WAYS_OUT = (
     "linux-modules-extra-$(uname -r)), or the virtual machine (vagrant up)"
 )
 
+TRIAL_LIMIT_S = 180
+"""How long the trial network may take: seconds here, minutes in an emulated processor."""
+
 _TRIAL = """
 import json
 from pyroute2 import IPRoute
@@ -105,7 +108,15 @@ def kernel() -> dict[str, object]:
         trial = isolation.start([sys.executable, "-c", _TRIAL], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except BackendError as error:
         return {"netem": False, "error": str(error)}
-    output, errors = trial.supervisor.communicate(timeout=60)
+    try:
+        output, errors = trial.supervisor.communicate(timeout=TRIAL_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        trial.stop()
+        trial.supervisor.communicate()
+        return {
+            "netem": False,
+            "error": f"no trial network after {TRIAL_LIMIT_S} s: this machine is too busy, or too slow",
+        }
     if trial.supervisor.returncode != 0:
         words = errors.decode(errors="replace").strip().splitlines()
         return {"netem": False, "error": f"a trial network could not be made: {words[-1] if words else 'without a word'}"}
