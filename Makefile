@@ -3,6 +3,7 @@
 #   make test [PYTEST_ARGS=...]    the whole test suite, fast part first
 #   make bench [ONLY=a,b]          the measured figures of README and docs
 #   make kernel                    build the kernel in virtual time that the vkernel backend boots (once, some minutes)
+#   make docs                      the documentation site, into site/ (generated pages first; a dead link fails)
 #   make lint                      ruff and mypy, as in CI
 #   make format | notebooks | clean
 
@@ -17,10 +18,10 @@ comma := ,
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench kernel lint format notebooks clean
+.PHONY: help setup run test bench kernel docs lint format notebooks clean
 
 help:
-	@sed -n '2,8s/^#//p' Makefile
+	@sed -n '2,9s/^#//p' Makefile
 
 setup:
 	@scripts/setup.sh
@@ -42,6 +43,9 @@ bench: setup
 kernel: setup
 	@scripts/kernel.sh --must
 
+docs: setup
+	@$(BIN)/python scripts/docs/generate.py && NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet && echo "site/index.html"
+
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -52,4 +56,4 @@ notebooks: setup
 	@$(BIN)/python -m pytest -q --nbmake analysis
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -99,7 +99,7 @@ python_packages() {
   install_torch
   say "installing Python packages"
   # timm asks for torchvision, whose wheel beside a CPU torch needs no more than is pinned here
-  "$VENV/bin/pip" install -q -e '.[zoo,emulation,analysis,dev]' "torch==$TORCH_VERSION" 2> >(grep -v '^WARNING: Location' >&2)
+  "$VENV/bin/pip" install -q -e '.[zoo,emulation,analysis,dev,docs]' "torch==$TORCH_VERSION" 2> >(grep -v '^WARNING: Location' >&2)
   echo "$key" >"$STAMP"
 }
 

@@ -20,6 +20,7 @@ from testbed.names import IN_FILE, label, suggestion
 from testbed.planners.base import Planner
 from testbed.planners.function import FunctionPlanner, takes_a_problem
 from testbed.scenario.schema import Scenario, TopologyTable
+from topologies import addresses
 from topologies.layout import Layout
 
 TopologyBuilder = Callable[[TopologyTable], Layout]
@@ -124,6 +125,11 @@ def layout(table: TopologyTable) -> Layout:
         raise ScenarioError(
             f'topology "{label(table.name)}": it returned {type(found).__name__}, not a Layout (see topologies/layout.py)'
         )
+    try:
+        found.check()
+        addresses.assign(found)
+    except ValueError as error:
+        raise ScenarioError(f"[topology]: {error}") from error
     return found
 
 

@@ -128,3 +128,19 @@ def test_a_shipped_scenario_is_a_start(tmp_path, monkeypatch, capsys):
     assert "exists already" in capsys.readouterr().err
     assert main(["scenario", "show", "quickstrat"]) == 2
     assert 'did you mean "quickstart"?' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('Host("e", "edge")', 'Host("d", "edge")'), "more than one host or switch is called 'd'"),
+        (('Host("e", "edge")', 'Host("an-edge-host", "edge")'), "'an-edge-host' cannot name a host or switch"),
+        (('Link("far", "far", "s", "c")', 'Link("far", "far", "s", "t")'), "link 'far' leads to 't', which is no host or switch"),
+        (('Host("e", "edge"), ', ""), "link 'mid' leads to 'e'"),
+        (('"mid", "mid", "e", "s"', '"mid", "mid", "e", "d"'), "link 'mid' joins two hosts"),
+    ],
+)
+def test_a_layout_that_no_network_can_have_is_refused(folder, change, said):
+    (folder / "place.py").write_text(TOPOLOGY.replace(*change))
+    with pytest.raises(ScenarioError, match=said):
+        prepare(load(folder / "own.toml"))

@@ -323,6 +323,10 @@ def test_the_page_shows_commands_that_work(tmp_path, monkeypatch, capsys):
         assert main(shlex.split(command)[1:]) == 0, command
         assert "cells " in capsys.readouterr().out
     assert (sweep.load("runs/mine").status == "finished").all()
+    (python,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    found: dict[str, object] = {}
+    exec(python, found)
+    assert len(found["cells"]) == 12
     assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == set(CELLS)
 
 

@@ -5,14 +5,18 @@ No Mininet here; `three_tier.py` and `two_sites.py` build both a `Layout` and a 
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from d3node.plan import Tier
+from d3node.plan import TIERS, Tier
 
 Direction = Literal["up", "down"]
+
+NAME_LENGTH = 10
+"""Longest name of a host or switch: "NAME-eth9" must fit into the 15 characters of an interface's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,28 @@ class Layout:
     hosts: tuple[Host, ...]
     switches: tuple[str, ...]
     links: tuple[Link, ...]
+
+    def check(self) -> None:
+        """Raise ValueError for what no network can have: two things of one name, links to nowhere, a tier without a host, names
+        that are too long for interfaces of Linux."""
+        nodes = [*(host.name for host in self.hosts), *self.switches]
+        for kind, names in (("host or switch", nodes), ("link", list(self.link_names))):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"layout {self.name!r}: more than one {kind} is called {twice!r}")
+        long = next((name for name in nodes if not re.fullmatch(rf"[A-Za-z][\w.-]{{0,{NAME_LENGTH - 1}}}", name)), None)
+        if long is not None:
+            raise ValueError(
+                f"layout {self.name!r}: {long!r} cannot name a host or switch: a letter, then letters, digits, '-', '_', '.';"
+                f" at most {NAME_LENGTH} characters"
+            )
+        for link in self.links:
+            for end in (link.a, link.b):
+                if end not in nodes:
+                    raise ValueError(f"layout {self.name!r}: link {link.name!r} leads to {end!r}, which is no host or switch")
+        for tier in TIERS:
+            if not self.tier(tier):
+                raise ValueError(f"layout {self.name!r}: there is no host of tier {tier!r}")
 
     def tier(self, tier: Tier, site: str | None = None) -> tuple[Host, ...]:
         """Hosts of a tier, in order, of one site or of all."""

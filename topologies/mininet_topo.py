@@ -63,8 +63,8 @@ class LayoutTopo(Topo):  # type: ignore[misc]
             first.setdefault(name, address)
         for host in layout.hosts:
             self.addHost(host.name, ip=f"{first[host.name]}/{PREFIX_LENGTH}")
-        for switch in layout.switches:
-            self.addSwitch(switch)
+        for number, switch in enumerate(layout.switches, 1):
+            self.addSwitch(switch, dpid=f"{number:016x}")  # Mininet derives one from names such as s1 only
         for link in layout.links:
             self.addLink(
                 link.a,

@@ -93,6 +93,7 @@ def _print_layers(name: str, rows: list[Row]) -> None:
         "where they are not 1, 0, 1; – marks a vertex that cannot be tiled. Field/jump: input positions seen by one output\n"
         "position, and input positions between neighbours.",
         style="dim",
+        soft_wrap=True,
     )
 
 

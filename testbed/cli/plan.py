@@ -31,6 +31,17 @@ _HEADINGS = (
     *("planning", "device/edge/\ncloud", "tiled"),
 )
 _TOLD, _TILES = 6, 7
+_MEANINGS = {
+    "latency": "Latency: critical path of one request on the idle network.",
+    "objective": "Objective: D3's sum of compute and transfer.",
+    "regret\ntold": "Regret told: the same on what planners were told, where that is not the truth.",
+    "over\ntiles": "Over tiles: objective over that of optimal-tiles.",
+    "sustains": "Sustains: requests a second that no queue grows at.",
+    "backbone": "Backbone: bytes in frames towards the cloud.",
+    "planning": "Planning: what the planner took, on this machine.",
+    "device/edge/\ncloud": "Device/edge/cloud: layers on each tier.",
+    "tiled": "Tiled: how many layers are computed in tiles.",
+}
 _ALL = "all"
 _UNPROVEN = " (Of the best proven bound, which no placement may reach.)"
 _JUDGED = {
@@ -90,18 +101,15 @@ def plan(
             }
         )
         return
-    out.print(_table(wanted, found, time_s))
+    table, headings = _table(wanted, found, time_s)
+    out.print(table)
     for refusal in refusals:
         out.print(f"{refusal.model} on {refusal.device}, {refusal.planner}: {refusal.reason}", soft_wrap=True, highlight=False)
-    out.print(
-        "Latency: critical path of one request on the idle network. Objective: D3's sum of compute and transfer.\n"
-        f"Regret: {_JUDGED[objective]}{'' if all(item.bound.reached for item in found) else _UNPROVEN}\n"
-        "Regret told: the same on what planners were told, where that is not the truth. Over tiles: objective over that\n"
-        "of optimal-tiles, where that is among the planners. Sustains: requests a second that no queue grows at.\n"
-        "Backbone: bytes in frames towards the cloud. device/edge/cloud: layers on each tier; tiled: how many of them in tiles.",
-        style="dim",
-        soft_wrap=True,
-    )
+    regret = _JUDGED[objective] + ("" if all(item.bound.reached for item in found) else _UNPROVEN)
+    meanings = {**_MEANINGS, "regret": f"Regret: {regret}"}
+    for heading in headings:
+        if heading in meanings:
+            out.print(meanings[heading], style="dim", soft_wrap=True)
     if show:
         for item in found:
             _show(item)
@@ -111,7 +119,8 @@ def plan(
             out.print(line, soft_wrap=True, highlight=False)
 
 
-def _table(scenario: Scenario, found: list[Forecast], time_s: float) -> Table:
+def _table(scenario: Scenario, found: list[Forecast], time_s: float) -> tuple[Table, list[str]]:
+    """The table, and the headings of the columns that fit."""
     title = (
         f"{scenario.name} at {units.seconds(time_s)}, input as {scenario.model.input_encoding}, route {scenario.network.route}"
     )
@@ -143,13 +152,13 @@ def _table(scenario: Scenario, found: list[Forecast], time_s: float) -> Table:
     there = [i for i in range(len(_HEADINGS)) if i not in empty]
     headings = [_HEADINGS[i] for i in there]
     rows = [tuple(row[i] for i in there) for row in rows]
-    columns = kept(headings, rows, ("tiled", "planning", "objective", "sustains"))
+    columns = kept(headings, rows, ("planning", "sustains", "objective", "tiled"))
     for i in columns:
         left = headings[i] in ("model", "device", "planner")
         table.add_column(headings[i], justify="left" if left else "right", no_wrap=True, vertical="bottom")
     for row in rows:
         table.add_row(*(row[i] for i in columns))
-    return table
+    return table, [headings[i] for i in columns]
 
 
 def _draw(folder: Path, explained: Explanation) -> Path:

@@ -89,7 +89,7 @@ def _show(trace: Trace) -> None:
         picture = sparkline(trace.times_s, trace.columns[column], trace.period_s, width=min(80, out.width - 2))
         out.print(f"\n[bold]{what}[/bold]\n[cyan]{picture}[/cyan]")
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for label in ("least", "5 %", "median", "mean", "95 %", "most", "time at zero"):
+        for label in ("least", "5 %", "median", "mean", "95 %", "most", "at zero"):
             table.add_column(label, no_wrap=True)
         cells = [unit(figures[key]) for key in ("min", "p5", "p50", "mean", "p95", "max")]
         table.add_row(*cells, units.percent(figures["zero_share"]))

@@ -33,7 +33,7 @@ def draw(found: Explanation) -> str:
     width = max(page.width, NARROW) + 2 * MARGIN
     room = int(page.width / LETTER) if page.width > NARROW else int(NARROW / LETTER)
     reasons = [line for text in sentences(found) for line in textwrap.wrap(text, room, subsequent_indent="      ")]
-    top = MARGIN + 3.4 * LINE
+    top = MARGIN + 3.7 * LINE
     height = top + page.height + 2 * LINE + LINE * len(reasons) + MARGIN
     tiled = {v for stack in plan.stacks for v in stack.vertices}
     parts = [
@@ -83,7 +83,7 @@ def _heading(found: Explanation) -> list[str]:
         f'<text x="{MARGIN}" y="{MARGIN + 6}" font-size="17" font-weight="bold">{escape(title)}</text>',
         f'<text x="{MARGIN}" y="{MARGIN + 6 + LINE}" font-size="12" fill="#444">{escape(figures)}</text>',
     ]
-    x, y = MARGIN, MARGIN + 6 + 1.7 * LINE
+    x, y = MARGIN, MARGIN + 6 + 2.1 * LINE
     plan = forecast.decision.plan
     for tier in TIERS:
         vertices = forecast.vertices(tier)
