@@ -6,7 +6,7 @@ No Mininet here; `three_tier.py` and `two_sites.py` build both a `Layout` and a 
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -53,18 +53,18 @@ class Layout:
         that are too long for interfaces of Linux."""
         nodes = [*(host.name for host in self.hosts), *self.switches]
         for kind, names in (("host or switch", nodes), ("link", list(self.link_names))):
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
-                raise ValueError(f"layout {self.name!r}: more than one {kind} is called {twice!r}")
+            if len(set(names)) < len(names):
+                raise ValueError(f"layout {self.name!r}: more than one {kind} is called {Counter(names).most_common(1)[0][0]!r}")
         long = next((name for name in nodes if not re.fullmatch(rf"[A-Za-z][\w.-]{{0,{NAME_LENGTH - 1}}}", name)), None)
         if long is not None:
             raise ValueError(
                 f"layout {self.name!r}: {long!r} cannot name a host or switch: a letter, then letters, digits, '-', '_', '.';"
                 f" at most {NAME_LENGTH} characters"
             )
+        known = set(nodes)
         for link in self.links:
             for end in (link.a, link.b):
-                if end not in nodes:
+                if end not in known:
                     raise ValueError(f"layout {self.name!r}: link {link.name!r} leads to {end!r}, which is no host or switch")
         for tier in TIERS:
             if not self.tier(tier):
