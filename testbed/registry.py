@@ -20,7 +20,6 @@ from testbed.names import IN_FILE, label, suggestion
 from testbed.planners.base import Planner
 from testbed.planners.function import FunctionPlanner, takes_a_problem
 from testbed.scenario.schema import Scenario, TopologyTable
-from topologies import addresses
 from topologies.layout import Layout
 
 TopologyBuilder = Callable[[TopologyTable], Layout]
@@ -127,7 +126,6 @@ def layout(table: TopologyTable) -> Layout:
         )
     try:
         found.check()
-        addresses.assign(found)
     except ValueError as error:
         raise ScenarioError(f"[topology]: {error}") from error
     return found

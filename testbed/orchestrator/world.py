@@ -24,6 +24,7 @@ from testbed.planners.base import Planner
 from testbed.scenario.demand import demand_of
 from testbed.scenario.links import ResolvedHost, ResolvedLink, hosts_of, links_of
 from testbed.scenario.schema import Scenario
+from topologies import addresses
 from topologies.layout import Layout
 from traces.trace import Trace
 
@@ -154,7 +155,7 @@ def _planners(scenario: Scenario) -> dict[str, Planner]:
 
 def prepare(scenario: Scenario, planners: Mapping[str, Planner] | None = None) -> World:
     """Resolve a scenario. `planners` replaces the registered ones (name -> planner). Errors are the user's (InputError)."""
-    layout = registry.layout(scenario.topology)
+    layout = _addressed(registry.layout(scenario.topology))
     models: dict[str, ModelFacts] = {}
     for name in scenario.model.names:
         spec = ModelSpec(name, seed=scenario.model.seed, weights=scenario.model.weights.get(name))
@@ -175,6 +176,15 @@ def prepare(scenario: Scenario, planners: Mapping[str, Planner] | None = None) -
         sites=sites_of(layout, scenario.network.route, scenario.requests.origins),
         demand=demand_of(scenario),
     )
+
+
+def _addressed(layout: Layout) -> Layout:
+    """The layout itself. Raises ScenarioError for one whose hosts no network can address, also where nothing is emulated."""
+    try:
+        addresses.assign(layout)
+    except ValueError as error:
+        raise ScenarioError(f"[topology]: {error}") from error
+    return layout
 
 
 def for_session(world: World, scenario: Scenario) -> World:
