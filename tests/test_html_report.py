@@ -25,6 +25,8 @@ from testbed.report.compare import differences
 from testbed.scenario.load import build
 from testbed.sweep.aggregate import aggregate
 
+pytestmark = pytest.mark.slow  # pages have a dozen figures each
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = "<script>alert(1)</script>$x$"
 
@@ -185,6 +187,25 @@ def test_runs_side_by_side_have_the_differences_of_the_command_line(pages, fast,
     assert ["links.backbone.rate", "20000000.0", "5000000.0"] in asked
 
 
+def test_a_run_that_must_not_be_used_says_so_first(tmp_path):
+    raw = {
+        "name": "late",
+        "model": {"names": ["alexnet"]},
+        "links": {"backbone": {"rate": "1 Mbit/s"}},
+        "compute": {"tensors": "sizes"},
+        "requests": {"count": 2, "deadline": "50 ms"},
+        "planning": {"planners": ["cloud-only"]},
+    }
+    summary = run(build(raw), registry.backend("sim"), tmp_path / "late")
+    assert summary.verdict == "rejected"
+    page = Page(render([tmp_path / "late"]))
+    short = page.words[page.words.index("In short") : page.words.index("By model and planner")]
+    assert summary.failing[0] in short
+    assert "Its figures must not be used." in short
+    assert "No request was answered" in short
+    assert page.tables["Failed requests"][1][2:4] == ["DeadlineExceeded", "2"]
+
+
 def test_a_sweep_has_its_seeds_taken_together_and_says_why_cells_failed(pages, swept):
     cells = sweep.load(swept)
     means = aggregate(cells)
@@ -265,7 +286,6 @@ def opened(browser: Any) -> Iterator[Any]:
         context.close()
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(find_spec("playwright") is None, reason="no headless browser: scripts/setup.sh browser")
 class TestInABrowser:
     @pytest.mark.parametrize("width", [1280, 390])

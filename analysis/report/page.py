@@ -28,6 +28,9 @@ from testbed.sweep.folder import is_sweep
 
 TEMPLATES = "templates"
 
+MOST_AGAINST = 3
+"""Broken invariants that are named in the summary; all of them stand in the run's own section."""
+
 Part = RunPart | SweepPart
 
 
@@ -71,10 +74,7 @@ def render(paths: Sequence[Path]) -> str:
     page = Page(
         title=_title(parts),
         lead=parts[0].description if len(parts) == 1 else ", ".join(labels),
-        parts=[
-            Entry(p.label, p.asked(), p.verdict, section.anchor)
-            for p, section in zip(parts, sections[-len(parts) :], strict=True)
-        ],
+        parts=[_entry(part, section) for part, section in zip(parts, sections[-len(parts) :], strict=True)],
         headlines=list(_headlines(parts)),
         sections=sections,
         made=now_utc(),
@@ -84,6 +84,16 @@ def render(paths: Sequence[Path]) -> str:
     script, css = (_own(environment, name) for name in ("page.js", "page.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(page=page, script=Markup(script), css=Markup(css), script_hash=digest)
+
+
+def _entry(part: Part, section: Section) -> Entry:
+    """A folder's place in the summary, with the first things that are said against it."""
+    against = list(section.against[:MOST_AGAINST])
+    if len(section.against) > MOST_AGAINST:
+        against.append(f"and {len(section.against) - MOST_AGAINST} more, below")
+    if part.verdict == "rejected":
+        against.append("Its figures must not be used.")
+    return Entry(part.label, part.asked(), part.verdict, section.anchor, against)
 
 
 def _own(environment: Environment, name: str) -> str:

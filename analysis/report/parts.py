@@ -96,12 +96,14 @@ class Headline:
 
 @dataclass(frozen=True)
 class Entry:
-    """One folder in the summary: its name, what was run in a sentence, its verdict, and where its section is."""
+    """One folder in the summary: its name, what was run in a sentence, its verdict with what is said against it, and where its
+    section is."""
 
     label: str
     asked: str
     verdict: str
     anchor: str
+    against: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

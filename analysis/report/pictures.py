@@ -78,6 +78,7 @@ def svg(figure: Figure, name: str, title: str) -> tuple[Markup, bool]:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r'(href="|url\()#', rf"\1#{name}-", text)
+    text = re.sub(r'\bd="[^"]+"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text)  # 0.01 pt will do; hatches are long
     found = re.search(r'width="([\d.]+)pt"', text)
     wide = found is not None and float(found[1]) > WIDE_PT
     return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)), wide

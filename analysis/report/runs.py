@@ -47,8 +47,9 @@ class RunPart:
         models = ", ".join(dict.fromkeys(pair.model for pair in pairs)) or "no model yet"
         planners = ", ".join(str(name) for name in facts.get("planners", []))
         requests = sum(pair.requests for pair in pairs)
+        sessions = f"{len(pairs)} session{'s' if len(pairs) != 1 else ''}"
         return (
-            f"{models} by {planners}: {requests} requests in {len(pairs)} sessions on {self.summary.backend}, "
+            f"{models} by {planners}: {requests} requests in {sessions} on {self.summary.backend}, "
             f"seed {self.summary.seed}, {str(facts.get('started', ''))[:10]}"
         )
 
@@ -176,7 +177,7 @@ def planner_grid(summary: RunSummary) -> Grid:
     for pair in summary.pairs:
         own = [other for other in summary.pairs if other.model == pair.model]
         best = "best" if len(own) > 1 and pair.planner in fastest({p.planner: p.mean_s for p in own}) else ""
-        speedup = 1.0 if pair.planner == base else pair.speedup.get(base, math.nan)
+        speedup = pair.mean_s / pair.mean_s if pair.planner == base else pair.speedup.get(base, math.nan)
         cells = [
             text(pair.model),
             text(pair.planner, best),
