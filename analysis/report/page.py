@@ -69,12 +69,14 @@ def render(paths: Sequence[Path]) -> str:
         for number, part in enumerate(parts, 1):
             own = gallery.of_run(part, drawn) if isinstance(part, RunPart) else gallery.of_sweep(part, drawn)
             sections.append(_illustrated(part.section(number), drawn, own))
-    if len(parts) == 1:
-        sections = [replace(sections[0], title="Figures", subtitle="", verdict="")]
+    entries = [_entry(part, section) for part, section in zip(parts, sections[-len(parts) :], strict=True)]
+    if len(parts) == 1:  # the summary has said the rest
+        against = sections[0].against if len(sections[0].against) > MOST_AGAINST else ()
+        sections = [replace(sections[0], title="Figures", subtitle="", verdict="", against=against)]
     page = Page(
         title=_title(parts),
         lead=parts[0].description if len(parts) == 1 else ", ".join(labels),
-        parts=[_entry(part, section) for part, section in zip(parts, sections[-len(parts) :], strict=True)],
+        parts=entries,
         headlines=list(_headlines(parts)),
         sections=sections,
         made=now_utc(),

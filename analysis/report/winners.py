@@ -21,8 +21,10 @@ def headlines(pairs: Sequence[PairSummary], where: str = "") -> list[Headline]:
         means = {pair.planner: pair.mean_s for pair in own}
         made = headline(model, means, where)
         if made is not None:
-            traffic = _traffic({pair.planner: pair.backbone_bytes for pair in own}, fastest(means)[0])
-            found.append(Headline(made.about, made.winner, made.figure, made.words + traffic, where))
+            first = fastest(means)
+            traffic = _traffic({pair.planner: pair.backbone_bytes for pair in own}, first[0])
+            loss = "".join(_loss(pair) for pair in own if pair.planner in first)
+            found.append(Headline(made.about, made.winner, made.figure, made.words + traffic + loss, where))
     return found
 
 
@@ -61,6 +63,15 @@ def _traffic(sent: Mapping[str, float], winner: str) -> str:
     if most == winner or len(known) == 1:
         return own + (", the most of all" if len(known) > 1 and min(known.values()) < known[winner] else "")
     return f"{own}, {most} {units.size(known[most])}"
+
+
+def _loss(pair: PairSummary) -> str:
+    """What a lossy planner's speed is bought with."""
+    if not pair.lossy:
+        return ""
+    shares = [(pair.agreement, "agree with the whole model's"), (pair.accuracy, "find the label")]
+    told = [f"{units.percent(share)} of its answers {words}" for share, words in shares if math.isfinite(share)]
+    return f"; {pair.planner} is lossy" + (f": {', '.join(told)}" if told else "")
 
 
 def _listed(names: Sequence[str]) -> str:
