@@ -25,7 +25,7 @@ NAP_S = 0.002
 WAKE_S = 0.0005
 """What waking up takes on an idle machine, amply; only more is a stall."""
 ENDS = 2
-CALM_S, JUDGES = 0.05, 2
+CALM_S, JUDGES = 0.1, 2
 """An attempt in which nothing stalled for longer is a calm one; so many calm ones outvote all others."""
 
 WINDOW_S, FRAME = 0.15, 1514

@@ -41,7 +41,7 @@ DEADLY: tuple[Check, ...] = (
     checks.control_channels_keep_order_and_tell_of_the_end,
 )
 TIMED: tuple[Check, ...] = HARMLESS[1:5]
-ATTEMPTS = 5
+ATTEMPTS = 4
 """Checks of single transfers' times, and how often they may be tried: a real machine has other work."""
 
 pytestmark = [pytest.mark.emulation, pytest.mark.slow]
