@@ -6,6 +6,7 @@ Plain, frozen data, JSON in and out. What a host has to do for a plan is worked 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -108,6 +109,19 @@ class Plan:
     def with_epoch(self, epoch: int) -> Plan:
         """The same plan under another epoch number."""
         return replace(self, epoch=epoch)
+
+    def renamed(self, hosts: Mapping[str, str]) -> Plan:
+        """The same plan for other hosts, given as old name -> new name; those that are not given keep their names."""
+        tiled = [
+            replace(stack, tiles=tuple(replace(tile, host=hosts.get(tile.host, tile.host)) for tile in stack.tiles))
+            for stack in self.stacks
+        ]
+        return replace(
+            self,
+            hosts={tier: hosts.get(host, host) for tier, host in self.hosts.items()},
+            stacks=tuple(tiled),
+            placed=tuple((v, hosts.get(host, host)) for v, host in self.placed),
+        )
 
     def same_placement(self, other: Plan) -> bool:
         """True when nothing that a host does would differ."""

@@ -16,6 +16,7 @@ from testbed.orchestrator import run
 from testbed.orchestrator.plan_cache import PlanCache
 from testbed.orchestrator.trigger import Cusum, Key
 from testbed.planners.base import Change
+from testbed.scenario.load import load
 
 RATE: Key = ("rate", "edge_cloud")
 SPEED: Key = ("speed", "e2")
@@ -107,6 +108,23 @@ def test_a_state_that_comes_back_is_answered_from_the_cache_with_the_same_plans(
     assert hits
     assert all(record["touched"] == [] for record in hits)
     assert [r["plan"]["tiers"] for r in cached if r["installed"]] == [r["plan"]["tiers"] for r in plain if r["installed"]]
+
+
+def test_devices_in_the_same_state_share_plans_each_with_the_hosts_of_its_own_site(tmp_path: Path) -> None:
+    def first_plans(cache: int) -> dict[str, dict[str, Any]]:
+        words = ["topology.sites=3", "topology.devices=2", "requests.count=1", f"planning.plan_cache={cache}"]
+        out = tmp_path / f"cache{cache}"
+        run(load("fleet", [*words, "planning.planners=d3", "model.names=vgg16", "links.backbone.trace=3g"]), SimBackend(), out)
+        records = [json.loads(line) for line in (out / "plans.jsonl").read_text().splitlines()]
+        return {record["device"]: record for record in records if record["reason"] == "first"}
+
+    alone, shared = first_plans(0), first_plans(8)
+    assert [record["replan"] for record in shared.values()] == ["full", *["cache"] * 5]
+    for device, record in shared.items():
+        assert {**record["plan"], "epoch": 0, "notes": {}} == {**alone[device]["plan"], "epoch": 0, "notes": {}}
+        edges = {record["plan"]["hosts"]["edge"], *(tile["host"] for s in record["plan"]["stacks"] for tile in s["tiles"])}
+        assert len(edges) > 1
+        assert all(host.startswith(f"e{device[1]}-") for host in edges)
 
 
 def test_hysteresis_holds_plans_back_that_gain_too_little_and_lets_the_others_pass(tmp_path: Path) -> None:

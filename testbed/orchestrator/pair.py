@@ -23,6 +23,7 @@ from testbed.orchestrator.fidelity import PairFacts, backbone_gap
 from testbed.orchestrator.journal import Journal
 from testbed.orchestrator.loads import arrivals, input_seed
 from testbed.orchestrator.observe import Observer
+from testbed.orchestrator.plan_cache import PlanCache
 from testbed.orchestrator.planning import DevicePlanner
 from testbed.orchestrator.replay import DIRECTIONS, Replay, sleep_until
 from testbed.orchestrator.results import Recorder, seconds
@@ -75,6 +76,7 @@ class PairRun:
         self._ledger = Ledger(stage.world.layout)
         self._trouble: asyncio.Future[None] = self._loop.create_future()
         self._trouble.add_done_callback(lambda future: future.cancelled() or future.exception())  # it may go unread
+        self._caches: dict[tuple[int, int], PlanCache] = {}
         self._probing: set[asyncio.Task[None]] = set()
         self.facts = PairFacts(self._model.label, planner)
 
@@ -211,7 +213,16 @@ class PairRun:
             record=self._planned,
             requests_per_s=mean_rate(self._scenario, self._stage.world.demand),
             capacities=self._stage.world.capacities,
+            cache=self._cache_of(site),
         )
+
+    def _cache_of(self, site: Site) -> PlanCache | None:
+        """One cache of plans for all devices whose sites are alike; None (each has its own) where hosts have limits of memory."""
+        if self._stage.world.capacities:
+            return None
+        table = self._scenario.planning
+        alike = (len(site.edge_hosts), len(site.devices))
+        return self._caches.setdefault(alike, PlanCache(table.plan_cache, table.band))
 
     def _planned(self, record: dict[str, Any]) -> None:
         at_s = self._loop.time() - self._start if record["reason"] != "first" else 0.0

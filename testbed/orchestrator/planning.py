@@ -44,6 +44,7 @@ class DevicePlanner:
         record: Record,
         requests_per_s: float | None = None,
         capacities: Mapping[str, float] | None = None,
+        cache: PlanCache | None = None,
     ) -> None:
         self._site = site
         self._model = model
@@ -56,7 +57,7 @@ class DevicePlanner:
         self._record = record
         self._requests_per_s = requests_per_s
         self._trigger = (Cusum if table.detector == "cusum" else Trigger)(table.band, table.samples)
-        self._cache = PlanCache(table.plan_cache, table.band)
+        self._cache = PlanCache(table.plan_cache, table.band) if cache is None else cache
         self._capacities = capacities or {}
         self._epoch: Epoch | None = None
         self._deciding = asyncio.Lock()
@@ -136,10 +137,11 @@ class DevicePlanner:
     async def _adopt(self, problem: Problem, change: Change | None, reason: str) -> None:
         values = self._observer.values(self._site)
         cache = self._cache if not problem.absent else PlanCache(0, self._table.band)  # weights are coming in
-        known, seconds = timed(lambda: cache.find(values))
+        places = self._site.places
+        known, seconds = timed(lambda: cache.find(values, places))
         if known is None:
             decision, seconds = await self._ask(problem, change)
-            cache.keep(values, decision.plan)
+            cache.keep(values, decision.plan, places)
         else:
             decision = Decision(known, objective_s(problem, known), frozenset())
         self._trigger.reset(values, change if self._table.replan == "partial" else None)

@@ -53,6 +53,13 @@ class Site:
         return replace(self, edge_hosts=(leader, *(host for host in self.edge_hosts if host != leader)))
 
     @property
+    def places(self) -> dict[str, str]:
+        """What each host is for the device: "device", "edge 0" (the leader), "edge 1", "cloud", and other devices "device 1"."""
+        edges = {host: f"edge {k}" for k, host in enumerate(self.edge_hosts)}
+        mates = {host: f"device {k}" for k, host in enumerate(self.devices[1:], start=1)}
+        return {self.device: "device", **edges, self.cloud: "cloud", **mates}
+
+    @property
     def hosts(self) -> dict[Tier, str]:
         """Leading host of each tier."""
         return {"device": self.device, "edge": self.leader, "cloud": self.cloud}

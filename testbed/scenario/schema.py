@@ -172,7 +172,9 @@ class PlanningTable(Table):
         validate_default=False,
     )
     plan_cache: int = Field(
-        default=0, ge=0, description="plans kept by the state they were made for, to be used again without asking the planner"
+        default=0,
+        ge=0,
+        description="plans kept by the state they were made for, used again (by any device in it) without asking the planner",
     )
     smoothing: float = Field(default=0.5, gt=0.0, le=1.0, description="weight of the newest sample in the estimate")
     probe_interval: Duration | None = Field(default=None, gt=0.0, description="active probes this often; none if absent")
