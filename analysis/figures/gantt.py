@@ -16,6 +16,9 @@ from testbed.report import units
 
 LEG_COLOURS = dict(zip(LEGS, (TIERS["device"], TIERS["edge"], TIERS["cloud"], "0.45"), strict=True))
 
+SEEN_S = 1e-6
+"""Waiting that is worth drawing: a real scheduler takes nanoseconds."""
+
 
 @styled
 def gantt(steps: pd.DataFrame, *, ax: Axes | None = None, legend: bool = True) -> Axes:
@@ -42,7 +45,7 @@ def gantt(steps: pd.DataFrame, *, ax: Axes | None = None, legend: bool = True) -
     inch = ax.figure.get_figwidth() * 0.88 / total
     for row in steps[steps["what"] == "compute"].itertuples():
         start, width, at = row.offset_s * 1e3, row.duration_s * 1e3, lane[row.host]
-        if row.queue_s > 0.0:
+        if row.queue_s > SEEN_S:
             ax.barh(at, row.queue_s * 1e3, left=start - row.queue_s * 1e3, height=0.3, color=QUEUE, lw=0.0, zorder=2)
         ax.barh(at, width, left=start, height=0.62, color=TIERS[row.tier], edgecolor="white", lw=0.4, zorder=3)
         words = row.vertices if pd.isna(row.tile) else f"{row.vertices}, tile {row.tile}"
@@ -100,7 +103,7 @@ def _legend(ax: Axes, steps: pd.DataFrame) -> None:
     """Tiers that computed, legs that were travelled, and the queue if there was one."""
     used = set(steps.loc[steps["what"] == "compute", "tier"])
     handles: dict[str, Any] = {f"{tier} computes": Patch(color=colour) for tier, colour in TIERS.items() if tier in used}
-    if (steps["queue_s"].fillna(0.0) > 0.0).any():
+    if (steps["queue_s"].fillna(0.0) > SEEN_S).any():
         handles["waits for a busy host"] = Patch(color=QUEUE)
     words = {"access": "to the edge", "lan": "between edge hosts", "backbone": "to the cloud", "return": "back"}
     travelled = set(steps["leg"].dropna())
