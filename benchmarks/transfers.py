@@ -227,7 +227,6 @@ def inside(emit: Callable[..., None], models: dict[str, str], names: list[str]) 
     """In the guest."""
     from testbed.backends import vkernel_guest
 
-    vkernel_guest.preload("sizes")
     notes: Notes = []
     for asked, together in scenes(names):
         backend = vkernel_guest.GuestBackend(models)

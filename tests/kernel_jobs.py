@@ -107,3 +107,10 @@ def words_of(emit: Emit, path: str, places: list[int]) -> list[str]:
     """Eight bytes at each of some places of a file, by mapping all of it."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ) as memory:
         return [memory[place : place + 8].decode() for place in places]
+
+
+def state(emit: Emit, models: dict[str, str]) -> dict[str, float]:
+    """Free memory of the guest in MiB, and its time."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return {"free_mib": free / 1024, "virtual_s": time.monotonic()}

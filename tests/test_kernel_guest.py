@@ -14,7 +14,7 @@ import pytest
 from processes import descendants, gone, until
 
 from testbed.errors import RunError, ScenarioError
-from testbed.kernel import cache, guest, spool
+from testbed.kernel import cache, guest, mapper, spool
 from testbed.kernel.cache import Kernel
 from testbed.kernel.guest import Job, JobError, Limits, Outcome
 
@@ -78,7 +78,7 @@ def test_a_file_of_more_than_2_gib_can_be_mapped_from_the_hosts_file_system(tmp_
             file.seek(place)
             file.write(b"place %2d" % number)
     (tmp_path / "small").write_bytes(b"x")
-    assert guest.mappable([tmp_path / "sparse", tmp_path / "small"]) == [tmp_path / "small"]
+    assert mapper.mappable([tmp_path / "sparse", tmp_path / "small"]) == [tmp_path / "small"]
     assert run("words_of", path=str(tmp_path / "sparse"), places=places).result == [f"place {n:2d}" for n in range(4)]
 
 

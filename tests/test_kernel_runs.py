@@ -17,7 +17,7 @@ from testbed.errors import BackendError, RunError
 from testbed.kernel import cache
 from testbed.orchestrator import run
 from testbed.scenario.schema import Scenario
-from testbed.verify.backends import compare
+from testbed.verify.backends import OWN_TRACES, compare
 from topologies.layout import Layout
 
 built = pytest.mark.skipif(cache.installed() is None, reason="the time-travel kernel is not built: testbed kernel build")
@@ -134,7 +134,7 @@ def test_the_simulator_is_within_the_limits_of_the_kernel_also_where_tiles_fan_o
         requests={"count": 4},
         planning={"planners": ["cloud-only", "d3"]},
     )
-    found = compare(asked, ("sim", "vkernel"), tmp_path)
+    (found,) = compare({OWN_TRACES: asked}, ("sim", "vkernel"), tmp_path)
     assert list(found.beyond()) == []
     assert found.verdicts == ("trusted", "trusted")
 

@@ -7,6 +7,7 @@ carry the same coroutine.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -112,6 +113,10 @@ class Carrier(Protocol):
 
     def carry(self, scenario: Scenario, job: Carried, listener: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """Run the job to its end and pass its events on as they arise; facts for the manifest. Raises what the job raises."""
+        ...
+
+    def shared(self) -> AbstractContextManager[Carrier]:
+        """The same backend, which within the block keeps that kernel on from one job to the next."""
         ...
 
 

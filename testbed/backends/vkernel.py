@@ -1,28 +1,28 @@
 """The backend `vkernel`: the same Mininet network, agents and orchestrator, in a Linux kernel whose clock jumps.
 
-This is the host's side: what is missing here, models captured into files that the guest maps, and the boot. The guest's side is
-`testbed.backends.vkernel_guest`; the kernel is `testbed.kernel`'s.
+This is the host's side: what is missing here, and the boot, which several runs may share. The guest's side is
+`testbed.backends.vkernel_serve` and `vkernel_guest`; models are `vkernel_models`', the kernel is `testbed.kernel`'s.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
-from d3node import graph_cache
-from d3node.model import CAPTURED, ModelSpec, captured_within, load_graph, load_model
 from testbed.backends.base import Carried, Session, Support
 from testbed.backends.mininet_support import missing_packages
+from testbed.backends.vkernel_models import captured, placed
 from testbed.errors import BackendError
 from testbed.kernel import cache, guest
-from testbed.kernel.guest import Job, Limits
+from testbed.kernel.guest import Guest, Job, Limits
 from testbed.scenario.schema import Scenario
 
 T = TypeVar("T")
+Listener = Callable[[dict[str, Any]], None]
 
 
 class VkernelBackend:
@@ -52,61 +52,89 @@ class VkernelBackend:
             "that; Python code of your own goes in as a function of a module, with VkernelBackend.carry)"
         )
 
-    def carry(self, scenario: Scenario, job: Carried, listener: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def carry(self, scenario: Scenario, job: Carried, listener: Listener) -> dict[str, Any]:
         """Boot, run the job there with the files of the scenario's models as its argument `models`, switch off; facts."""
+        with self.shared() as boot:
+            return boot.carry(scenario, job, listener)
+
+    def shared(self) -> AbstractContextManager[SharedBoot]:
+        """This backend, with one boot for all that it carries."""
+        return SharedBoot(self)
+
+
+class SharedBoot:
+    """The backend `vkernel` with a kernel that stays on from run to run; each run has processes and a network of its own.
+
+    It boots when something is to be carried, and again where the boot before has ended (a guest that died, was stuck, interrupted
+    or took too long), or has not the models of this run, or torch. Between runs the guest stands still, in host time and its own.
+    A context manager, at whose end nothing is left of it.
+    """
+
+    name = VkernelBackend.name
+
+    def __init__(self, backend: VkernelBackend) -> None:
+        self.capture_dir = backend.capture_dir
+        self._backend = backend
+        self._guest: Guest | None = None
+        self._sources: dict[Path, str] = {}  # of every model so far
+        self._tensors = "sizes"
+        self._runs = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Switch the guest off; the next run boots anew."""
+        found, self._guest = self._guest, None
+        if found is not None:
+            found.__exit__(None, None, None)
+
+    def support(self, scenario: Scenario) -> Support:
+        """As the backend says."""
+        return self._backend.support(scenario)
+
+    def shared(self) -> AbstractContextManager[SharedBoot]:
+        """This very boot."""
+        return nullcontext(self)
+
+    def carry(self, scenario: Scenario, job: Carried, listener: Listener) -> dict[str, Any]:
+        """Run the job with the files of the scenario's models as its argument `models`; facts, and `run`: which one of this boot.
+
+        What the job raises is raised, and the kernel stays on. Where it was the guest that failed, the next run boots another.
+        """
+        if booting := self._guest is None:
+            listener({"event": "booting"})
+        files = captured(scenario)
+        lacking = scenario.compute.tensors == "real" and self._tensors != "real"
+        if self._guest is not None and (lacking or not self._sources.keys() >= set(files.values())):
+            self.close()
+        if self._guest is None:
+            if not booting:
+                listener({"event": "booting"})
+            self._boot(files.values(), scenario.compute.tensors if lacking else self._tensors)
+        assert self._guest is not None
+        models = {name: self._sources[file] for name, file in files.items()}
+        arguments = {**job.arguments, "models": models}
+        self._runs += 1
+        try:
+            self._guest.give({"call": job.call, "arguments": arguments, "folder": str(job.folder)})
+            ending = self._guest.follow(listener, Limits(wall_s=job.wall_limit_s), until="served")
+        except BaseException:
+            self.close()
+            raise
+        if "error" in ending:
+            raise self._guest.error(ending)
+        return {**self._guest.facts(), "run": self._runs, "result": ending["result"]}
+
+    def _boot(self, files: Iterable[Path], tensors: str) -> None:
         kernel = cache.installed()
         if kernel is None:
             raise BackendError("the time-travel kernel is not built: testbed kernel build")
-        files = captured(scenario)
-        mapped, beyond = placed(list(files.values()))
-        arguments = {**job.arguments, "models": {name: mapped.get(file, str(file)) for name, file in files.items()}}
+        self._sources, mapped = placed(list(dict.fromkeys((*self._sources, *files))))
+        beyond = sum(file.stat().st_size for file in self._sources if file not in mapped)
         memory_mib = guest.MEMORY_MIB + (beyond >> 20)
-        outcome = guest.run(
-            kernel,
-            Job(job.call, arguments, writable=(job.folder,), mapped=list(mapped), memory_mib=memory_mib),
-            listener,
-            Limits(wall_s=job.wall_limit_s),
-        )
-        return {**outcome.facts, "result": outcome.result}
-
-
-def placed(files: list[Path]) -> tuple[dict[Path, str], int]:
-    """The sources of the models that the guest gets as memory of the host, by file, and the bytes of those that do not fit in.
-
-    These are mapped from the host's file system, which takes the guest's own memory, and more time.
-    """
-    mapped = guest.mappable(files)
-    sources = {file: captured_within(guest.MAPPER, place) for file, place in zip(mapped, guest.offsets(mapped), strict=True)}
-    return sources, sum(file.stat().st_size for file in files if file not in sources)
-
-
-def captured(scenario: Scenario) -> dict[str, Path]:
-    """A file with each of the scenario's models, captured now or found in the user's cache.
-
-    None where only sizes travel: the guest then finds the graphs in the user's cache, where this puts them.
-    """
-    specs = {name: ModelSpec(name, scenario.model.seed, scenario.model.weights.get(name)) for name in scenario.model.names}
-    if scenario.compute.tensors == "sizes":
-        for spec in specs.values():
-            load_graph(spec)
-        return {}
-    return {name: captured_model(spec) for name, spec in specs.items()}
-
-
-def captured_model(spec: ModelSpec) -> Path:
-    """The captured file of one model. Everything that decides what is in it is in its name."""
-    facts = [graph_cache.key(spec.source), spec.seed, spec.weights, hashlib.sha256(_code()).hexdigest()]
-    if spec.weights is not None:
-        status = Path(spec.weights).stat()
-        facts += [status.st_size, status.st_mtime_ns]
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-    path = graph_cache.folder().with_name("captured") / f"{digest}{CAPTURED}"
-    if not path.is_file():
-        from d3node import program_file  # torch comes with it
-
-        program_file.save(load_model(spec), path)
-    return path
-
-
-def _code() -> bytes:
-    return b"".join(Path(graph_cache.__file__).with_name(f"{name}.py").read_bytes() for name in ("program_file", "instructions"))
+        job = Job("testbed.backends.vkernel_serve:serve", {"tensors": tensors}, mapped=mapped, memory_mib=memory_mib)
+        self._guest, self._tensors, self._runs = Guest(kernel, job).__enter__(), tensors, 0

@@ -35,6 +35,13 @@ from testbed.scenario.schema import Scenario
 from topologies.layout import Layout
 
 T = TypeVar("T")
+PHASE_S = 128.0
+"""A run begins at a multiple of this in the kernel's time, so that it does not matter how long the kernel has been on.
+
+Timers of TCP (delayed acknowledgements, retransmissions) end at ticks, 10 ms apart, and the longer they are the coarser: those of
+0.64 s and more at multiples of 8 ticks since the kernel began, from 5.12 s of 64, from 41 s of 512 (kernel/time/timer.c). 128 s
+are 25 times 512 ticks, and a whole number of seconds.
+"""
 
 
 @dataclass(frozen=True)
@@ -91,26 +98,22 @@ class GuestBackend(MininetBackend):
         return replace(found, agents=replace(found.agents, configs=configs, models=models, threads=1))
 
     def run(self, scenario: Scenario, main: Callable[[Session], Awaitable[T]]) -> T:
-        """As on this machine, but `main` begins at a whole second of virtual time; see `settle`."""
+        """As on this machine, but `main` begins at a multiple of `PHASE_S` in virtual time; see there."""
 
         async def begin(session: Session) -> T:
-            await self.settle()
+            await asyncio.sleep(_to_multiple(PHASE_S))
             return await main(session)
 
         return super().run(scenario, begin)
 
     async def settle(self) -> None:
-        """Sleep until a whole second of virtual time.
-
-        TCP's timers (delayed acknowledgements, retransmissions) end at ticks of the kernel, 10 ms apart. Where these lie must not
-        depend on what has taken how long before, or acknowledgements and losses would differ from run to run.
-        """
-        await asyncio.sleep(_to_whole_second())
+        """Sleep until a whole second of virtual time: a measurement must not depend on what has taken how long before."""
+        await asyncio.sleep(_to_multiple(1.0))
 
     def start_inside(self, scenario: Scenario, channel: socket.socket, words: IO[bytes]) -> Child:
         """Fork the process that builds the network and serves `channel`, in a network namespace of its own."""
 
-        time.sleep(_to_whole_second())
+        time.sleep(_to_multiple(1.0))
 
         def serve() -> None:
             os.dup2(words.fileno(), 1)
@@ -187,8 +190,8 @@ def _child(function: Callable[[], None], keep: tuple[int, ...]) -> NoReturn:
         os._exit(status)
 
 
-def _to_whole_second() -> float:
-    return 1.0 - time.monotonic() % 1.0
+def _to_multiple(period_s: float) -> float:
+    return period_s - time.monotonic() % period_s
 
 
 def _zygote(theirs: socket.socket) -> Child:

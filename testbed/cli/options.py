@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from testbed.errors import InputError
 from testbed.names import IN_FILE
 from testbed.scenario.load import load
 from testbed.scenario.schema import Scenario
@@ -30,6 +31,14 @@ Models = Annotated[
         "--model",
         metavar="NAME",
         help="Zoo name, module:factory, file.py:factory or .pt2; repeatable. Replaces the scenario's.",
+    ),
+]
+Traces = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trace",
+        metavar="FILE",
+        help="Let the backbone follow this trace instead, as recorded (scale 1); repeatable, one run each.",
     ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of arrivals and images (model.seed is that of random weights).")]
@@ -57,6 +66,29 @@ def scenario_of(
     if seed is not None:
         given.append(f"seed={seed}")
     return load(name, given)
+
+
+def with_traces(
+    name: str,
+    traces: list[str] | None,
+    overrides: list[str] | None = None,
+    planners: list[str] | None = None,
+    models: list[str] | None = None,
+    seed: int | None = None,
+) -> dict[str, Scenario]:
+    """The scenarios a command line asks for, by the name of the backbone's trace; "" as it is, where no trace was given."""
+    if not traces:
+        return {"": scenario_of(name, overrides, planners, models, seed)}
+    found = {}
+    for trace in traces:
+        where = str(Path(trace).resolve()) if Path(trace).exists() else trace
+        given = [f"links.backbone.trace={where}", "links.backbone.trace_scale=1", *(overrides or ())]
+        file, _, query = trace.partition("?")
+        label = "-".join(filter(None, (Path(file).name.replace(":", "-"), query)))
+        if label in found:
+            raise InputError(f"--trace {trace}: two traces would be called {label!r}; rename one file")
+        found[label] = scenario_of(name, given, planners, models, seed)
+    return found
 
 
 def _strings(values: list[str]) -> str:

@@ -11,7 +11,7 @@ from testbed.cli.console import err, note
 
 
 class RunProgress:
-    """A listener for `orchestrator.run`; use it as a context manager around the run. `opening` is said once it starts."""
+    """A listener for `orchestrator.run` and `run_many`; use it as a context manager around. `opening` is said at the start."""
 
     def __init__(self, opening: str) -> None:
         self._opening = opening
@@ -28,6 +28,7 @@ class RunProgress:
             expand=True,
         )
         self._task: TaskID | None = None
+        self._name = ""
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -39,15 +40,23 @@ class RunProgress:
     def __call__(self, event: dict[str, Any]) -> None:
         """One event of the run (see `orchestrator.journal`)."""
         kind = event["event"]
-        if kind == "booting":
+        if kind == "task":
+            self._name = f"{event['name']}: "
+            self._plain(f"run {event['number']} of {event['tasks']}: {event['name']}")
+        elif kind == "task_failed":
+            err.print(f"{event['name']} failed: {event['text']}", style="red", markup=False)
+        elif kind == "booting":
             note("booting the time-travel kernel; what runs is imported in it (real tensors: torch too), which takes a while")
         elif kind == "run":
-            note(self._opening)
-            self._task = self._bar.add_task("starting the network", total=event["requests"])
+            if self._task is None:
+                note(self._opening)
+            else:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(f"{self._name}starting the network", total=event["requests"])
         elif kind == "session":
             what = f"{event['model']} by {event['planner']} ({event['number']}/{event['sessions']})"
             if self._task is not None:
-                self._bar.update(self._task, description=what)
+                self._bar.update(self._task, description=self._name + what)
             self._plain(what)
         elif kind == "progress" and self._task is not None:
             self._bar.update(self._task, completed=event["done"])

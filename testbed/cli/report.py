@@ -17,15 +17,19 @@ from testbed.cli.console import note, out, print_json, verb
 from testbed.cli.options import Json
 from testbed.cli.report_sweep import print_sweep, sweep_facts
 from testbed.cli.run import print_summary
+from testbed.cli.run_several import document, print_pooled
 from testbed.errors import InputError
-from testbed.orchestrator import RunSummary, summarise
+from testbed.orchestrator import RunSummary, summaries, summarise
 from testbed.report import Run, load, units
 from testbed.report.compare import compare_lines, compare_table, differences
 from testbed.report.curves import sparkline
 from testbed.sweep.folder import is_sweep
 
 Folders = Annotated[
-    list[Path], typer.Argument(metavar="FOLDER...", help="Folders of runs or sweeps; several runs: side by side.")
+    list[Path],
+    typer.Argument(
+        metavar="FOLDER...", help="Folders of runs, of several runs of one command, or of sweeps; several: side by side."
+    ),
 ]
 Html = Annotated[bool, typer.Option("--html", help="Also write a page to look at: report.html in the first folder, or --out.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write the page (implies --html).")]
@@ -42,6 +46,12 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Print the table of a run or sweep again, finished or not, or several runs of a scenario side by side; and write a page."""
+    if len(folders) == 1 and not (folders[0] / "manifest.json").exists() and (runs := summaries(folders[0])):
+        _several(folders[0], runs, plans, as_json)
+        if html or target is not None:
+            own = [run.folder for run in runs.values()]
+            note(f"a page to look at: {registry.report_writer('html')(own, target or folders[0] / 'report.html')}")
+        return
     if plans and (len(folders) > 1 or is_sweep(folders[0])):
         raise InputError("--plans is for one run: leave the other folders out")
     page = html or target is not None
@@ -51,6 +61,16 @@ def report(
         _print(folders, plans, must=not page)
     if page:
         note(f"a page to look at: {registry.report_writer('html')(folders, target)}")
+
+
+def _several(folder: Path, runs: Mapping[str, RunSummary], plans: bool, as_json: bool) -> None:
+    """What several runs of one command came to."""
+    if plans:
+        raise InputError(f"{folder} holds {len(runs)} runs ({', '.join(runs)}); --plans is for one: name its folder")
+    if as_json:
+        print_json(document(folder, runs, {}))
+    else:
+        print_pooled(folder, runs)
 
 
 def _facts(folders: list[Path], plans: bool) -> Any:

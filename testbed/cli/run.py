@@ -1,11 +1,11 @@
-"""`testbed run`: carry out a scenario on a backend, with progress, a run folder and a table at the end."""
+"""`testbed run`: carry out a scenario on a backend, with progress, a run folder and a table at the end.
+
+Several seeds or traces are several runs: `testbed.cli.run_several`.
+"""
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,12 +16,15 @@ from rich.table import Table
 from testbed import registry
 from testbed.backends.base import Backend
 from testbed.cli.app import app
-from testbed.cli.console import FAILED, INTERRUPTED, OK, REJECTED, err, note, out, print_json, verb
-from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, Seed, scenario_of
+from testbed.cli.console import INTERRUPTED, err, note, out, print_json, verb
+from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, Traces, with_traces
 from testbed.cli.progress import RunProgress
+from testbed.cli.run_several import exit_code, run_several
+from testbed.cli.signals import termination_is_an_interrupt
 from testbed.cli.watch import RunWatch
 from testbed.errors import BackendError, InputError, TestbedError
-from testbed.orchestrator import RunSummary, provenance, run, summarise
+from testbed.orchestrator import RunSummary, Task, provenance, run, summarise
+from testbed.orchestrator.batch import capture_into
 from testbed.orchestrator.world import prepare
 from testbed.report import load
 from testbed.report.forecast import forecasts
@@ -37,8 +40,19 @@ BackendName = Annotated[
         help='A backend, or "auto": the most faithful one that can run this here. Default: auto; for a run folder, its own.',
     ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Run folder, empty or new. Default: runs/SCENARIO-TIME.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show links, hosts, latencies and the plan while it runs (on a terminal).")]
+Seeds = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="Seed of arrivals and images (model.seed is that of random weights); repeatable, one run each.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Run folder, or that of several runs' folders; empty or new. Default: runs/SCENARIO-TIME."),
+]
 Capture = Annotated[bool, typer.Option("--capture", help="Also capture the packets of wide-area links (emulated networks).")]
 
 
@@ -48,16 +62,21 @@ def run_command(
     backend: BackendName = None,
     planners: Planners = None,
     models: Models = None,
-    seed: Seed = None,
+    seeds: Seeds = None,
+    traces: Traces = None,
     overrides: Overrides = None,
     target: Out = None,
     capture: Capture = False,
     watch: Watch = False,
     as_json: Json = False,
 ) -> int:
-    """Run a scenario: inference times, backbone bytes and a verdict, for every model and planner."""
+    """Run a scenario: inference times, backbone bytes and a verdict, for every model and planner.
+
+    With several seeds or traces: once for each combination, into a folder each, and one table of all.
+    """
     earlier = manifest_of(scenario)
-    wanted = scenario_of(scenario, overrides, planners, models, seed)
+    variants = _variants(with_traces(scenario, traces, overrides, planners, models), seeds)
+    wanted = next(iter(variants.values()))
     for name in wanted.planning.planners:
         registry.check_known("testbed.planners", name)
     folder = target or Path("runs", f"{wanted.name}-{datetime.now():%Y%m%d-%H%M%S}")
@@ -69,12 +88,16 @@ def run_command(
         chosen, why = _backend(backend or earlier["backend"]["name"], wanted)
         why = why if backend else "as in the earlier run"
         _note_differences(earlier)
-    if wanted.planning.options:
-        list(forecasts(prepare(wanted)))  # a wrong option should end the run before it starts, not at its planner's turn
+    for one in variants.values():
+        if one.planning.options:
+            list(forecasts(prepare(one)))  # a wrong option should end the run before it starts, not at its planner's turn
     if capture:
-        _capture(chosen, folder)
+        capture_into(chosen, folder)
+    listener = RunWatch if watch and err.is_terminal else RunProgress
+    if len(variants) > 1:
+        tasks = [Task(name, one, folder / name) for name, one in variants.items()]
+        return run_several(tasks, chosen, listener(f"backend {chosen.name}: {why}"), capture, as_json)
     try:
-        listener = RunWatch if watch and err.is_terminal else RunProgress
         with termination_is_an_interrupt(), listener(f"backend {chosen.name}: {why}") as progress:
             summary = run(wanted, chosen, folder, progress)
     except KeyboardInterrupt:
@@ -88,13 +111,6 @@ def run_command(
     else:
         print_summary(summary)
     return exit_code(summary)
-
-
-def exit_code(summary: RunSummary) -> int:
-    """0 for a run to be trusted or degraded, 3 for a rejected one, 1 where nothing was answered at all."""
-    if summary.pairs and all(pair.failed == pair.requests for pair in summary.pairs):
-        return FAILED
-    return REJECTED if summary.verdict == "rejected" else OK
 
 
 def print_summary(summary: RunSummary) -> None:
@@ -138,28 +154,17 @@ def _note_differences(earlier: dict[str, Any]) -> None:
         note(f"the earlier run was made at commit {before[:12]} of the testbed; this is {here[:12]}")
 
 
-def _capture(backend: Backend, folder: Path) -> None:
-    """Tell a backend that can where to put packet captures; an emulated one has a `capture_dir`."""
-    if not hasattr(backend, "capture_dir"):
-        raise BackendError(f"--capture: backend {backend.name} has no packets to capture; leave it out, or use --backend mininet")
-    backend.capture_dir = folder / "capture"
-
-
-@contextmanager
-def termination_is_an_interrupt() -> Iterator[None]:
-    """SIGTERM (`timeout`, batch systems) ends a run as Ctrl-C does: rows kept, status "interrupted"."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    interrupts = signal.getsignal(signal.SIGINT)
-    if interrupts is signal.SIG_IGN:  # a script's background job; the event loop cancels cleanly only under Python's own handler
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGINT, interrupts)
+def _variants(by_trace: Mapping[str, Scenario], seeds: list[int] | None) -> dict[str, Scenario]:
+    """What is to be run, by the names of the runs' folders: of trace and seed that which differs."""
+    for place, seed in enumerate(seeds or ()):
+        if seed in (seeds or ())[:place]:
+            raise InputError(f"--seed {seed}: given twice; its second run would be the same as the first")
+    found = {}
+    for trace, scenario in by_trace.items():
+        for seed in seeds or (scenario.seed,):
+            parts = [trace] * (len(by_trace) > 1) + [f"seed-{seed}"] * (len(seeds or ()) > 1)
+            found["-".join(parts)] = scenario.model_copy(update={"seed": seed})
+    return found
 
 
 def _interrupted(folder: Path, as_json: bool) -> int:

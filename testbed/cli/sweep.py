@@ -15,7 +15,7 @@ from rich.table import Table
 from testbed.cli.app import app
 from testbed.cli.console import FAILED, INTERRUPTED, OK, REJECTED, err, note, out, print_json, verb
 from testbed.cli.options import Json
-from testbed.cli.run import termination_is_an_interrupt
+from testbed.cli.signals import termination_is_an_interrupt
 from testbed.errors import InputError
 from testbed.sweep.estimate import PROBES, Estimate, estimate
 from testbed.sweep.execute import Outcome, execute

@@ -14,24 +14,15 @@ from rich.table import Table
 
 from testbed import registry
 from testbed.cli.console import OK, REJECTED, note, out, print_json, verb
-from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, Seed, scenario_of
+from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, Seed, Traces, with_traces
 from testbed.cli.progress import RunProgress
 from testbed.cli.verify import checks
 from testbed.errors import InputError
 from testbed.report import units
-from testbed.scenario.schema import Scenario
 from testbed.verify import backends as check
 from testbed.verify import difference_plot
 from testbed.verify.differences import Spread
 
-Traces = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--trace",
-        metavar="FILE",
-        help="Let the backbone follow this trace instead, as recorded (scale 1); repeatable, one run each.",
-    ),
-]
 Names = Annotated[str, typer.Option("--backends", metavar="NAME,NAME", help="Which two; the second one is the reference.")]
 Each = Annotated[bool, typer.Option("--each", help="Also every request.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder, empty or new. Default: runs/against-SCENARIO-TIME.")]
@@ -52,7 +43,7 @@ def backends(
 ) -> int:
     """Run one scenario in two backends: differences of latencies and backbone bytes; exit code 3 beyond the limits."""
     chosen = check.check_names([name.strip() for name in names.split(",")])
-    wanted = _scenarios(scenario, traces, overrides, planners, models, seed)
+    wanted = with_traces(scenario, traces, overrides, planners, models, seed)
     for name in next(iter(wanted.values())).planning.planners:
         registry.check_known("testbed.planners", name)
     for one in wanted.values():
@@ -64,10 +55,7 @@ def backends(
     folder = target or Path("runs", f"against-{first.name}-{datetime.now():%Y%m%d-%H%M%S}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--out {folder}: exists and is not empty; results go to a folder of their own")
-    found = []
-    for label, one in wanted.items():
-        with RunProgress(f"{', '.join(chosen)}" + (f" with {label}" if label else "")) as progress:
-            found.append(check.compare(one, chosen, folder / label, label, lambda _name, shown=progress: shown))  # type: ignore[misc]
+    found = check.compare(wanted, chosen, folder, lambda name: RunProgress(f"backend {name}"))
     requests = check.requests_of(found)
     requests.to_csv(folder / "differences.csv", index=False)
     if difference_plot.can_plot():
@@ -88,28 +76,6 @@ def backends(
     out.print(f"{'[red]beyond[/]' if beyond else '[green]within[/]'} the limits: {limits}", soft_wrap=True)
     out.print(f"runs, differences.csv and the plot: {folder}", soft_wrap=True, markup=False)
     return REJECTED if beyond else OK
-
-
-def _scenarios(
-    name: str,
-    traces: list[str] | None,
-    overrides: list[str] | None,
-    planners: list[str] | None,
-    models: list[str] | None,
-    seed: int | None,
-) -> dict[str, Scenario]:
-    """What to run, by the name of its trace; the scenario as it is where no trace was given."""
-    if not traces:
-        return {check.OWN_TRACES: scenario_of(name, overrides, planners, models, seed)}
-    found = {}
-    for trace in traces:
-        where = str(Path(trace).resolve()) if Path(trace).exists() else trace
-        given = [f"links.backbone.trace={where}", "links.backbone.trace_scale=1", *(overrides or ())]
-        label = Path(trace.partition("?")[0]).name.replace(":", "-")
-        if label in found:
-            raise InputError(f"--trace {trace}: two traces would be called {label!r}; rename one file")
-        found[label] = scenario_of(name, given, planners, models, seed)
-    return found
 
 
 def _table(comparison: check.Comparison, names: tuple[str, str], scenario: str) -> Table:

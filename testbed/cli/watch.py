@@ -18,7 +18,7 @@ REDRAWN_PER_S = 5.0
 
 
 class RunWatch:
-    """A listener for `orchestrator.run`, like `RunProgress`; for terminals only. `state` is what is shown.
+    """A listener for `orchestrator.run` and `run_many`, like `RunProgress`; for terminals only. `state` is what is shown.
 
     Events come from the run's thread and drawing from another, so both take a lock: what is drawn is one moment of the run.
     """
@@ -46,7 +46,13 @@ class RunWatch:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """One event of the run (see `orchestrator.journal`)."""
-        if event["event"] == "run":
+        if event["event"] == "task":
+            note(f"run {event['number']} of {event['tasks']}: {event['name']}")
+            with self._lock:
+                self.state = Live()
+        elif event["event"] == "task_failed":
+            self._console.print(f"{event['name']} failed: {event['text']}", style="red", markup=False)
+        elif event["event"] == "run":
             note(self._opening)
         elif event["event"] == "warning":
             self._console.print(f"warning: {event['text']}", style="yellow", markup=False)

@@ -1,7 +1,8 @@
 """Boots the time-travel kernel with one job in it, passes on what the job says, and watches that it gets on.
 
-The guest is an ordinary process of this user. It dies with the thread that started it, and so does everything in it. The other
-end is `testbed.kernel.inside`, whose description of the spool folder holds for both.
+The guest is an ordinary process of this user. It dies with the thread that started it, and so does everything in it. Its job may
+be one that takes work piece by piece: `Guest.follow` returns at an event of one's choice, and the guest then stands still until
+it is followed again. The other end is `testbed.kernel.inside`, whose description of the spool folder holds for both.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from d3node import errors as node_errors
 from d3node.errors import NodeError
 from d3node.linux import die_with_parent
 from testbed import errors
 from testbed.errors import AgentError, BackendError, RunError, TestbedError
-from testbed.kernel import inside
+from testbed.kernel import inside, mapper
 from testbed.kernel.cache import Kernel
 from testbed.kernel.spool import spool
 
@@ -56,13 +58,13 @@ gone through in the same order in every run."""
 _INHERITED = ("HOME", "PATH", "LANG", "LC_ALL", "XDG_CACHE_HOME", "USER", "LOGNAME")
 _POLL_S = 0.02
 _TAIL_BYTES = 3000
-_PAGE = 4096
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When a guest counts as stuck. `wall_s`: the user's own limit. `still_s`: wall seconds in which virtual time may stand still
-    without an event (computing and importing take no virtual time). `silent_virtual_s`: virtual seconds without an event."""
+    """When a guest counts as stuck. `wall_s`: the user's own limit, from when it is followed. `still_s`: wall seconds in which
+    virtual time may stand still without an event (computing and importing take no virtual time). `silent_virtual_s`: virtual
+    seconds without an event."""
 
     wall_s: float | None = None
     still_s: float = 300.0
@@ -75,7 +77,7 @@ class Job:
     """What to run: "module:function", called with a function that sends events (name, **fields), and these arguments.
 
     Arguments and result are plain JSON. `writable`: folders of the host that the guest may write to, at the same place.
-    `mapped`: files whose contents the guest finds, one after the other, in /dev/mmapper; `offsets` says where each begins.
+    `mapped`: files whose contents the guest finds, one after the other, in /dev/mmapper (see `testbed.kernel.mapper`).
     """
 
     call: str
@@ -104,51 +106,92 @@ def run(kernel: Kernel, job: Job, listener: Listener | None = None, limits: Limi
     Raises the testbed's error that the job raised (JobError for any other), RunError for a guest that is stuck, runs too long
     or dies, BackendError where it cannot be booted; KeyboardInterrupt is passed on when the guest has ended.
     """
-    with spool() as folder:
-        return _Guest(kernel, job, folder, limits or Limits(), listener or (lambda _event: None)).run()
+    with Guest(kernel, job) as guest:
+        end = guest.follow(listener, limits)
+        return Outcome(end["result"], guest.facts())
 
 
-class _Guest:
-    def __init__(self, kernel: Kernel, job: Job, spool: Path, limits: Limits, listener: Listener) -> None:
-        self._kernel, self._job, self._spool, self._limits, self._listener = kernel, job, spool, limits, listener
-        self._started: Fields | None = None
+class Guest:
+    """A kernel with a job in it; a context manager that boots it and at its end leaves nothing of it.
+
+    `folder`: its spool folder, which it sees, too.
+    """
+
+    def __init__(self, kernel: Kernel, job: Job) -> None:
+        self.folder: Path
+        self._kernel, self._job, self._held = kernel, job, ExitStack()
+        self._process: subprocess.Popen[bytes]
+        self._events: Any
+        self._limits = Limits()
+        self._listener: Listener = _ignore
         self._end: Fields | None = None
         self._pending = b""
         self._virtual_s = 0.0
         self._event_virtual_s = 0.0
         self._last_event = "none"
         self._command: list[str] = []
-        self._begun = self._booted = self._moved = time.monotonic()
+        self._begun = self._booted = self._followed = self._moved = time.monotonic()
         self._resident_kib = 0
+        self._told = {"output": 0, "console": 0}
 
-    def run(self) -> Outcome:
-        process = self._boot()
-        with (self._spool / "events").open("rb") as events:
-            try:
-                while process.poll() is None and self._end is None:
-                    time.sleep(_POLL_S)
-                    self._take(events)
+    def __enter__(self) -> Self:
+        with ExitStack() as held:
+            self.folder = held.enter_context(spool())
+            self._process = self._boot()
+            held.callback(_kill, self._process)
+            self._events = held.enter_context((self.folder / "events").open("rb"))
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._held.close()
+
+    def give(self, work: Fields) -> None:
+        """Put a piece of work into the guest's inbox (see `testbed.kernel.inside`)."""
+        inbox = self.folder / inside.INBOX
+        scratch = self.folder / "work.tmp"
+        scratch.write_text(json.dumps(work), encoding="utf-8")
+        scratch.rename(inbox / f"{len(os.listdir(inbox))}.json")
+
+    def follow(self, listener: Listener | None = None, limits: Limits | None = None, until: str = "end") -> Fields:
+        """Pass events on, up to the first one called `until`, which is returned; the guest then stands still.
+
+        Raises as `run` does. A guest that was interrupted, or is stuck, has ended then.
+        """
+        self._listener, self._limits = listener or _ignore, limits or Limits()
+        self._followed = self._moved = time.monotonic()
+        self._event_virtual_s = self._virtual_s
+        self._signal(signal.SIGCONT)
+        found: Fields | None = None
+        try:
+            while found is None and self._process.poll() is None and self._end is None:
+                time.sleep(_POLL_S)
+                found = self._take(until)
+                if found is None:
                     self._judge()
-                    self._weigh(process.pid)
-                self._take(events)
-                if self._end is not None:
-                    with suppress(subprocess.TimeoutExpired):  # switching off takes a moment
-                        process.wait(5.0)
-            except (KeyboardInterrupt, RunError):
-                self._ask_to_stop(process, events)
-                raise
-            finally:
-                _kill(process)
+                self._weigh()
+            found = found or self._take(until)
+        except (KeyboardInterrupt, RunError):
+            self._ask_to_stop()
+            _kill(self._process)
+            raise
         if self._end is None:
-            raise BackendError(f"the guest ended without a result (status {process.returncode}){self._tail()}")
-        if "error" in self._end:
-            raise self._error(self._end)
-        return Outcome(self._end["result"], self.facts())
+            self._signal(signal.SIGSTOP)
+        else:
+            with suppress(subprocess.TimeoutExpired):  # switching off takes a moment
+                self._process.wait(5.0)
+            _kill(self._process)
+            if "error" in self._end:
+                raise self.error(self._end)
+        if found is None:
+            raise BackendError(f"the guest ended without a result (status {self._process.poll()}){self._tail()}")
+        self._told = {name: (self.folder / name).stat().st_size for name in self._told}
+        return found
 
     def facts(self) -> Fields:
         """For manifests. `boot_s`: wall seconds until the guest's first process ran. `peak_mib`: memory of this machine that the
         guest took, `mapped_mib` of it for mapped files."""
-        mapped = offsets(self._job.mapped, end=True)[-1]
+        mapped = mapper.offsets(self._job.mapped, end=True)[-1]
         return {
             "version": self._kernel.version,
             "config_hash": self._kernel.config_hash,
@@ -165,9 +208,10 @@ class _Guest:
 
     def _boot(self) -> subprocess.Popen[bytes]:
         for name in ("events", "clock", "output", "console"):
-            (self._spool / name).touch()
+            (self.folder / name).touch()
+        (self.folder / inside.INBOX).mkdir()
         spec = {
-            "spool": str(self._spool),
+            "spool": str(self.folder),
             "writable": [str(Path(folder).resolve()) for folder in self._job.writable],
             "environment": {**_inherited(), **self._job.environment, "TMPDIR": "/dev/shm", "PYTHONDONTWRITEBYTECODE": "1"},
             "folder": os.getcwd(),
@@ -175,23 +219,23 @@ class _Guest:
             "call": self._job.call,
             "arguments": dict(self._job.arguments),
         }
-        (self._spool / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-        shared = _shared(self._job.mapped) if self._job.mapped else None
-        self._command = command_line(self._kernel, self._spool, self._job.memory_mib, shared)
+        (self.folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+        shared = mapper.shared(self._job.mapped) if self._job.mapped else None
+        self._command = command_line(self._kernel, self.folder, self._job.memory_mib, shared)
         # What memory the guest has is an unlinked file in TMPDIR. (HOME is where user-mode Linux would look for its settings.)
         environment = {
             "TMPDIR": memory_folder(self._job.memory_mib),
-            "HOME": str(self._spool),
+            "HOME": str(self.folder),
             "PATH": os.environ.get("PATH", ""),
         }
-        with (self._spool / "console").open("ab") as console:
+        with (self.folder / "console").open("ab") as console:
             try:
                 return subprocess.Popen(
                     self._command,
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=console,
-                    cwd=self._spool,
+                    cwd=self.folder,
                     env=environment,
                     pass_fds=() if shared is None else (shared,),
                     start_new_session=True,  # Ctrl-C is for us; a group of its own can be ended as one
@@ -205,28 +249,32 @@ class _Guest:
 
     # -- watching -------------------------------------------------------------------------------------------------------------
 
-    def _take(self, events: Any) -> None:
-        """Read what has come since the last time."""
-        clock = (self._spool / "clock").read_bytes().strip(b"\0 ")
+    def _take(self, until: str) -> Fields | None:
+        """Read what has come since the last time, and pass it on; the event called `until`, if that was among it."""
+        clock = (self.folder / "clock").read_bytes().strip(b"\0 ")
         if clock and (now := float(clock)) > self._virtual_s:
             self._virtual_s, self._moved = now, time.monotonic()
-        *lines, self._pending = (self._pending + events.read()).split(b"\n")
+        found = None
+        *lines, self._pending = (self._pending + self._events.read()).split(b"\n")
         for line in lines:
             fields = json.loads(line)
             self._moved = time.monotonic()
             self._virtual_s = self._event_virtual_s = max(self._virtual_s, fields["virtual_s"])
             self._last_event = fields["event"]
-            if fields["event"] == "started":
-                self._started, self._booted = fields, time.monotonic()
-            elif fields["event"] == "end":
+            if fields["event"] == "end":
                 self._end = fields
-            else:
+            if fields["event"] == until:
+                found = fields
+            elif fields["event"] == "started":
+                self._booted = time.monotonic()
+            elif fields["event"] != "end":
                 self._listener(fields)
+        return found
 
-    def _weigh(self, pid: int) -> None:
+    def _weigh(self) -> None:
         """The kernel's own process maps all of the guest's memory, and gives nothing back before it ends."""
         with suppress(OSError, ValueError):
-            status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+            status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii", errors="replace")
             _, found, rest = status.partition("VmHWM:")
             if found:
                 self._resident_kib = max(self._resident_kib, int(rest.split(maxsplit=1)[0]))
@@ -236,7 +284,7 @@ class _Guest:
         limits, now = self._limits, time.monotonic()
         if self._end is not None:
             return
-        if limits.wall_s is not None and now - self._begun > limits.wall_s:
+        if limits.wall_s is not None and now - self._followed > limits.wall_s:
             raise RunError(f"the run was stopped at its limit of {limits.wall_s:g} s of wall-clock time{self._where()}")
         if now - self._moved > limits.still_s:
             raise RunError(
@@ -249,13 +297,18 @@ class _Guest:
                 f"it waits){self._where()}{self._tail()}"
             )
 
-    def _ask_to_stop(self, process: subprocess.Popen[bytes], events: Any) -> None:
+    def _ask_to_stop(self) -> None:
         """Let the job end in order, if it can do so soon; a second Ctrl-C ends the wait."""
-        (self._spool / "stop").touch()
+        (self.folder / "stop").touch()
         end = time.monotonic() + self._limits.stop_grace_s
-        while process.poll() is None and self._end is None and time.monotonic() < end:
+        while self._process.poll() is None and self._end is None and time.monotonic() < end:
             time.sleep(_POLL_S)
-            self._take(events)
+            self._take("end")
+
+    def _signal(self, number: int) -> None:
+        """Stop or continue: the kernel's own process is where all of the guest runs."""
+        if self._process.poll() is None:
+            self._process.send_signal(number)
 
     def _where(self) -> str:
         return f"; virtual time {self._virtual_s:.3f} s, last event {self._last_event!r} at {self._event_virtual_s:.3f} s"
@@ -265,10 +318,12 @@ class _Guest:
         return "".join(f"\n-- end of its {name} --\n{text}" for name, text in parts if text)
 
     def _last(self, name: str) -> str:
-        text = (self._spool / name).read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+        told = (self.folder / name).read_bytes()[self._told[name] :]
+        text = told[-_TAIL_BYTES:].decode(errors="replace")
         return text.replace("reboot: Power down", "").strip()
 
-    def _error(self, end: Fields) -> TestbedError | NodeError | KeyboardInterrupt:
+    def error(self, end: Fields) -> TestbedError | NodeError | KeyboardInterrupt:
+        """The error that an event's fields `error`, `text` and `trace` tell of."""
         kind = getattr(errors, end["error"], None) or getattr(node_errors, end["error"], None)
         if isinstance(kind, type) and issubclass(kind, NodeError):
             return kind(end["text"])
@@ -277,47 +332,6 @@ class _Guest:
         if end["error"] == "KeyboardInterrupt":
             return KeyboardInterrupt()
         return JobError(f"{end['error']}: {end['text']}\n{end['trace']}{self._tail()}".strip())
-
-
-MAPPER = "/dev/mmapper"
-"""Memory of the host in the guest: no page of it is faulted in, copied, or counted against the guest's own memory."""
-
-
-MAPPER_BYTES = (1 << 31) - 4 * _PAGE
-"""What it can hold: the kernel counts its bytes in an int (arch/um/include/shared/mem_user.h). Larger files can be mapped from
-the host's file system; they are then read into the guest's own memory, as far as they are used."""
-
-
-def mappable(files: Sequence[Path]) -> list[Path]:
-    """Those of the files, in order, that fit into `MAPPER` together: as many as can be, smaller ones first."""
-    chosen: list[Path] = []
-    for file in sorted(files, key=lambda file: file.stat().st_size):
-        if offsets([*chosen, file], end=True)[-1] <= MAPPER_BYTES:
-            chosen.append(file)
-    return [file for file in files if file in chosen]
-
-
-def offsets(files: Sequence[Path], end: bool = False) -> list[int]:
-    """Where each of a job's mapped files begins in `MAPPER`, and with `end` where the last one ends."""
-    found = [0]
-    for file in files:
-        found.append(found[-1] + -(-file.stat().st_size // _PAGE) * _PAGE)
-    return found if end else found[:-1]
-
-
-def _shared(files: Sequence[Path]) -> int:
-    """A file without a name, and so without remains, that holds these one after the other."""
-    *places, end = offsets(files, end=True)
-    if end > MAPPER_BYTES:
-        raise BackendError(f"files of {end >> 20} MiB are to be mapped; the kernel can map {MAPPER_BYTES >> 20} MiB")
-    descriptor = os.memfd_create("d3-vkernel")
-    for file, place in zip(files, places, strict=True):
-        with file.open("rb") as source:
-            os.lseek(descriptor, place, os.SEEK_SET)
-            while os.sendfile(descriptor, source.fileno(), None, 1 << 30):
-                pass
-    os.ftruncate(descriptor, end + 2 * _PAGE)  # the kernel forgets the last page of such a region
-    return descriptor
 
 
 def command_line(kernel: Kernel, spool: Path, memory_mib: int, shared: int | None = None) -> list[str]:
@@ -364,6 +378,10 @@ def _die_with(parent: int) -> None:
     die_with_parent()
     if os.getppid() != parent:  # it died before it could be watched
         os._exit(1)
+
+
+def _ignore(_event: Fields) -> None:
+    """A listener for whom there is none."""
 
 
 def _inherited() -> dict[str, str]:

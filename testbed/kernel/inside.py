@@ -8,6 +8,7 @@ time.
     clock      virtual seconds since boot, rewritten about once in a virtual second
     output     standard output and error of the job
     stop       made by the host: the job shall end (it gets an interrupt, as from Ctrl-C)
+    inbox      0.json, 1.json, ...: work that the host has given to a job that takes some; the job finds the folder in $D3_INBOX
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 Fields = dict[str, Any]
+INBOX = "inbox"
 TICK_S = 1.0
 """Virtual seconds between two looks at the clock and at the host's wishes."""
 
 READ_AHEAD_KIB = 1024
 
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
+_MNT_DETACH = 2
 _POWER_OFF = 0x4321FEDC
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -57,7 +60,7 @@ def main(spec_file: str) -> NoReturn:
         _read_ahead()
         _loopback_up()
         _wait_for_fine_timers()
-        os.environ.update(spec["environment"])
+        os.environ.update(spec["environment"], D3_INBOX=str(spool / INBOX))
         events.send("started", release=os.uname().release, command_line=Path("/proc/cmdline").read_text().strip())
         _run(spec, spool, events)
     except BaseException as error:
@@ -145,7 +148,17 @@ def _mounts(writable: list[str]) -> None:
     _mount("devpts", "/dev/pts", "devpts", _MS_NOSUID | _MS_NOEXEC, "ptmxmode=0666,mode=0620")
     _mount("tmpfs", "/dev/shm", "tmpfs", harmless, "mode=1777")
     for folder in writable:
-        _mount("none", folder, "hostfs", harmless, folder)
+        make_writable(folder)
+
+
+def make_writable(folder: str) -> None:
+    """Let the guest write to a folder of the host, at the same place."""
+    _mount("none", folder, "hostfs", _MS_NOSUID | _MS_NODEV, folder)
+
+
+def make_read_only(folder: str) -> None:
+    """Take `make_writable` back; whoever has files open there may go on."""
+    _LIBC.umount2(folder.encode(), _MNT_DETACH)
 
 
 def _read_ahead() -> None:

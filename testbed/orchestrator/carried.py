@@ -1,17 +1,15 @@
 """A run on a backend whose clock is another kernel's: the experiment goes there as a whole, its events and its folder come back.
 
-`run` is this side, `inside` the other; the experiment itself is `experiment.py`, there as everywhere.
+This is this side, `carried_inside.py` the other; the experiment itself is `experiment.py`, there as everywhere.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from d3node import graph_cache
-from d3node.graph import LayerGraph
 from d3node.model import ModelSpec, load_graph
 from testbed.backends.base import Carried, Carrier
 from testbed.errors import InputError, TestbedError
@@ -22,7 +20,7 @@ from testbed.orchestrator.results import write_json
 from testbed.orchestrator.summary import RunSummary, summarise
 from testbed.orchestrator.walltime import now_utc
 from testbed.orchestrator.world import prepare
-from testbed.scenario.plain import from_plain, to_plain
+from testbed.scenario.plain import to_plain
 from testbed.scenario.schema import Scenario
 
 
@@ -46,8 +44,7 @@ def run(scenario: Scenario, backend: Carrier, out_dir: Path | str, listener: Lis
     facts: dict[str, Any] = {}
     marks = _Marks(listener or (lambda _event: None))
     try:
-        marks({"event": "booting"})
-        job = Carried("testbed.orchestrator.carried:inside", arguments, folder, scenario.run.wall_limit)
+        job = Carried("testbed.orchestrator.carried_inside:run", arguments, folder, scenario.run.wall_limit)
         facts = backend.carry(scenario, job, marks)
     except KeyboardInterrupt:
         reason = "the run was interrupted"
@@ -79,7 +76,7 @@ class _Marks:
     def wall(self, guest: Mapping[str, Any], inside: Mapping[str, float]) -> dict[str, float]:
         """Seconds that the parts of a run took: see docs/run_folder.md. `guest`: facts of it, `inside`: what it measured."""
         first = self._first
-        found = {name: guest[name] for name in ("boot_s",) if name in guest}
+        found = {"boot_s": guest["boot_s"]} if "booting" in first and "boot_s" in guest else {}
         if {"booting", "loading", "loaded"} <= first.keys():
             found["prepare_s"] = first["loading"] - first["booting"] - guest.get("boot_s", 0.0)
             found["imports_s"] = first["loaded"] - first["loading"]
@@ -105,32 +102,3 @@ def _complete(folder: Path, started: str, reason: str, facts: Mapping[str, Any],
         if manifest.get("status") == "running":
             manifest["status"] = "failed"
     write_json(path, manifest)
-
-
-def inside(
-    emit: Callable[..., None],
-    scenario: dict[str, Any],
-    folder: str,
-    capture_dir: str | None,
-    models: dict[str, str],
-    ticks_per_s: float,
-    graphs: dict[str, str],
-) -> str:
-    """Where the clock is: the experiment with its events sent on; the verdict."""
-    for name, text in graphs.items():
-        graph_cache.hold(name, LayerGraph.from_json(text))
-    from testbed.backends import vkernel_guest
-    from testbed.orchestrator import experiment
-
-    emit("loading")
-    asked = from_plain(scenario)
-    vkernel_guest.preload(asked.compute.tensors)
-    emit("loaded")
-    walltime.Stopwatch.now = wall = stopwatch.Stopwatch(ticks_per_s)
-    own = asked.run.model_copy(update={"wall_limit": None, "time_scale": 1.0})  # the host has the clock on the wall
-    backend = vkernel_guest.GuestBackend(models, capture_dir, wall)
-
-    def listen(event: dict[str, Any]) -> None:
-        emit(**event)
-
-    return experiment.run(asked.model_copy(update={"run": own}), backend, folder, listen).verdict

@@ -1,4 +1,4 @@
-"""Events of a run: to whoever listens, and (except for mere progress) into events.jsonl.
+"""Events of a run (those of several are in `batch.py`): to whoever listens, and (except for mere progress) into events.jsonl.
 
 | event    | fields                                                                                     |
 |----------|--------------------------------------------------------------------------------------------|

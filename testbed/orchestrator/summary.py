@@ -9,7 +9,8 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -133,6 +134,39 @@ def summarise(folder: Path | str) -> RunSummary:
             manifest.get("wide_area_links", []),
         ),
         manifest=manifest,
+    )
+
+
+def summaries(folder: Path) -> dict[str, RunSummary]:
+    """The runs that lie in a folder and have begun to measure, by the names of their folders, in the order of their starts."""
+    found = [summarise(path.parent) for path in folder.glob("*/manifest.json")]
+    found.sort(key=lambda run: (str(run.manifest.get("started")), run.folder.name))
+    return {run.folder.name: run for run in found if run.pairs}
+
+
+_GRADES = ("trusted", "degraded", "rejected")
+
+
+def pooled(runs: Sequence[RunSummary], folder: Path) -> RunSummary:
+    """Runs of one scenario, with other seeds or traces, as if they were one: statistics over all their requests together, counts
+    and bytes of whole sessions as sums, verdicts the worst of each. `folder` is where the runs' folders lie."""
+    sessions: dict[tuple[str, str], str] = {}
+    for pair in (pair for run in runs for pair in run.pairs):
+        key = (pair.model, pair.planner)
+        sessions[key] = max(pair.verdict, sessions.get(key, "trusted"), key=_GRADES.index)
+    return replace(
+        runs[0],
+        folder=folder,
+        status="finished" if all(run.status == "finished" for run in runs) else "incomplete",
+        verdict=max((run.verdict for run in runs), key=_GRADES.index),
+        failing=[f"{run.folder.name}: {text}" for run in runs for text in run.failing],
+        pairs=summarise_rows(
+            chain.from_iterable(_rows(run.folder / "inferences.csv") for run in runs),
+            chain.from_iterable(_rows(run.folder / "links.csv") for run in runs),
+            chain.from_iterable(_lines(run.folder / "plans.jsonl") for run in runs),
+            {"sessions": [{"model": m, "planner": p, "verdict": verdict} for (m, p), verdict in sessions.items()]},
+            runs[0].manifest.get("wide_area_links", []),
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.markup import escape
@@ -53,28 +53,44 @@ def summary_table(run: RunSummary, width: int) -> Table:
     Speed-ups are over the first planner's mean; backbone bytes are per inference; vertices touched are a mean over re-plans;
     weights sent are those of a whole session, where a planner uploads any.
     """
-    base = run.pairs[0].planner if run.pairs else ""
-    names = [f"  {pair.planner}" for pair in run.pairs]
-    columns = {column: [column.cell(pair, base) for pair in run.pairs] for column in _COLUMNS}
-    if all(pair.planner == base for pair in run.pairs):
+    return _table(f"{run.scenario} on {run.backend}", [(f"  {pair.planner}", pair) for pair in run.pairs], width)
+
+
+def pooled_table(pool: RunSummary, runs: Mapping[str, RunSummary], width: int) -> Table:
+    """As `summary_table`, for several runs by their names: after the row of all of them together a row for each."""
+    rows = []
+    for pair in pool.pairs:
+        rows.append((f"  {pair.planner}", pair))
+        for name, run in runs.items():
+            rows += [(f"    {name}", own) for own in run.pairs if (own.model, own.planner) == (pair.model, pair.planner)]
+    return _table(f"{pool.scenario} on {pool.backend}: {len(runs)} runs together, and each", rows, width)
+
+
+def _table(title: str, rows: Sequence[tuple[str, PairSummary]], width: int) -> Table:
+    base = rows[0][1].planner if rows else ""
+    names = [name for name, _ in rows]
+    pairs = [pair for _, pair in rows]
+    columns = {column: [column.cell(pair, base) for pair in pairs] for column in _COLUMNS}
+    if all(pair.planner == base for pair in pairs):
         columns = {column: cells for column, cells in columns.items() if column.heading != "speed-up"}
     columns = {c: cells for c, cells in columns.items() if c.heading not in _SOMETIMES or any(cell != "–" for cell in cells)}
-    first = max([len(name) for name in (*names, *(pair.model for pair in run.pairs))], default=0)
+    first = max([len(name) for name in (*names, *(pair.model for pair in pairs))], default=0)
     while first + sum(_GAP + _width(column, cells) for column, cells in columns.items()) > width:
         if not (droppable := max(columns, key=lambda column: column.spare)).spare:
             break
         del columns[droppable]
-    table = Table(title=f"{run.scenario} on {run.backend}", title_justify="left", title_style="bold", box=None)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None)
     table.pad_edge, table.padding = False, (0, _GAP, 0, 0)
     table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column.heading, justify="right", vertical="bottom", no_wrap=True, header_style="dim")
     model = ""
-    for number, pair in enumerate(run.pairs):
+    for number, pair in enumerate(pairs):
         if pair.model != model:
             table.add_row(f"[bold]{escape(pair.model)}[/]")
             model = pair.model
-        table.add_row(escape(names[number]), *(cells[number] for cells in columns.values()))
+        style = "dim" if names[number].startswith("    ") else None
+        table.add_row(escape(names[number]), *(cells[number] for cells in columns.values()), style=style)
     return table
 
 

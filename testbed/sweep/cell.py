@@ -1,17 +1,20 @@
 """One cell carried out in a worker process: its row of figures, or the reason why there is none.
 
-Graphs, costs and resolved traces are kept between the cells of a worker; the network is new for every cell, so that a cell's
-figures do not depend on which others ran before it, or where.
+Graphs, costs and resolved traces are kept between the cells of a worker, and so is a kernel that was booted; the network is new
+for every cell, so that a cell's figures do not depend on which others ran before it, or where.
 """
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import platform
 import shutil
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -70,6 +73,9 @@ FIGURES = (
 
 _KEPT = 256
 _worlds: OrderedDict[tuple[str, str], World] = OrderedDict()
+_booted: dict[str, Carrier] = {}
+_held = ExitStack()
+_ending = threading.Lock()
 
 
 def run_cell(task: Mapping[str, Any], backend: str, runs: str | None) -> dict[str, Any]:
@@ -90,7 +96,9 @@ def run_cell(task: Mapping[str, Any], backend: str, runs: str | None) -> dict[st
 
 
 def _figures(scenario: Scenario, setting: str, backend: str, runs: str | None, key: str) -> dict[str, Any]:
-    chosen: Backend | Carrier = registry.backend(backend)
+    chosen: Backend | Carrier = _booted.get(backend) or registry.backend(backend)
+    if isinstance(chosen, Carrier) and backend not in _booted:
+        chosen = _booted[backend] = _held.enter_context(chosen.shared())
     if runs is None and not isinstance(chosen, Carrier):
         found = measure(_world(scenario, setting), chosen)
         rows = [row for row in found.inferences if row["warmup"] != "true" and not row["error"]]
@@ -100,6 +108,16 @@ def _figures(scenario: Scenario, setting: str, backend: str, runs: str | None, k
     pair = experiment.run(scenario, chosen, folder).pairs[0]
     answered = load_run(folder).answered
     return _row(pair, {name: [float(value) for value in answered[name]] for name in MEANS})
+
+
+def let_go() -> None:
+    """Switch off what cells of this process have booted and left on for the next one. Any thread may ask, also several."""
+    with _ending:
+        _booted.clear()
+        _held.close()
+
+
+atexit.register(let_go)
 
 
 def _world(scenario: Scenario, setting: str) -> World:

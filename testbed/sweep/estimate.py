@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.sweep.cell import run_cell
+from testbed.sweep.cell import let_go, run_cell
 from testbed.sweep.plan import Cell
 
 PROBES = 6
@@ -49,4 +49,5 @@ def estimate(
             times.append(time.perf_counter() - start)
             if row["status"] == "failed":
                 failures.append(f"{cell.model} by {cell.planner}: {row['error']}: {row['error_text']}")
+        let_go()
     return Estimate(len(cells), workers, tuple(times[1:]), tuple(dict.fromkeys(failures)))

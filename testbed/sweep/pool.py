@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from testbed.errors import BackendError, InputError
+from testbed.sweep.cell import let_go
 
 
 class Pool(Protocol):
@@ -63,7 +64,10 @@ def _live_only_with(lifeline: Connection) -> None:
 
     def watch() -> None:
         lifeline.poll(None)  # nothing is ever sent: it returns when the other end is gone
-        os._exit(1)
+        try:
+            let_go()
+        finally:
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="lifeline").start()
 

@@ -7,7 +7,8 @@ The second backend is the reference. Pairing of requests and figures are `testbe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pandas as pd
 
 from testbed import registry
 from testbed.errors import InputError, RunError
-from testbed.orchestrator import Listener, run
+from testbed.orchestrator import Listener, Task, run_many
 from testbed.report.run import load
 from testbed.scenario.schema import Scenario
 from testbed.verify.differences import Session, paired, sessions
@@ -65,18 +66,28 @@ def check_names(names: Sequence[str]) -> tuple[str, str]:
 
 
 def compare(
-    scenario: Scenario,
+    scenarios: Mapping[str, Scenario],
     names: tuple[str, str],
     folder: Path,
-    label: str = OWN_TRACES,
-    listener: Callable[[str], Listener | None] = lambda _name: None,
-) -> Comparison:
-    """Run a scenario in both backends, each into a folder of its name, and compare. Raises what runs raise."""
-    loaded = []
+    progress: Callable[[str], AbstractContextManager[Listener | None]] = lambda _name: nullcontext(None),
+) -> list[Comparison]:
+    """Run scenarios, by the names of their traces, in one backend and then in the other, and compare.
+
+    Each run has the folder TRACE/BACKEND. `progress` is what holds while a backend's runs last, and listens to their events. What
+    the first run that failed raised is raised when the others have ended.
+    """
     for name in names:
-        run(scenario, registry.backend(name), folder / name, listener(name))
-        loaded.append(load(folder / name))
-    mine, reference = loaded
+        tasks = [Task(label or scenario.name, scenario, folder / label / name) for label, scenario in scenarios.items()]
+        with progress(name) as listener:
+            ended = run_many(tasks, registry.backend(name), listener)
+        for one in ended:
+            if one.error is not None:
+                raise one.error
+    return [_compared(label, names, folder / label) for label in scenarios]
+
+
+def _compared(label: str, names: tuple[str, str], folder: Path) -> Comparison:
+    mine, reference = (load(folder / name) for name in names)
     both = paired(mine, reference)
     if len(both) < len(reference.inferences) or len(both) < len(mine.inferences):
         raise RunError(f"{mine.path} and {reference.path} do not have the same requests")

@@ -11,7 +11,6 @@ from typing import Any
 from conformance import checks
 from conformance.checks import Tolerance, fleet_of, outcome_of_one_request, probe
 from conformance.scenario import scenario
-from testbed.backends import vkernel_guest
 from testbed.backends.base import Session
 from testbed.backends.vkernel_guest import GuestBackend
 from testbed.costs.network import FRAME_OVERHEAD, SEGMENT_PAYLOAD, frame_bytes
@@ -36,7 +35,6 @@ RATES_BPS, DELAYS_S, SIZES = (1e6, 10e6, 100e6), (0.0, 0.02), (1_000, 10_000, 10
 
 def run_checks(emit: Emit, models: dict[str, str], together: list[str], apart: list[str]) -> dict[str, str | None]:
     """Checks by name -> None, or the traceback of one that failed. Those of `together` share a session."""
-    vkernel_guest.preload()
     found: dict[str, str | None] = {}
 
     async def several(session: Session, names: list[str]) -> None:
@@ -64,7 +62,6 @@ def everything(emit: Emit, models: dict[str, str], together: list[str], apart: l
 
 def outcome(emit: Emit, models: dict[str, str], tensors: str = "real") -> dict[str, Any]:
     """What one request came to, in plain types."""
-    vkernel_guest.preload(tensors)
     asked = scenario(tensors=tensors)
     found = GuestBackend(models).run(asked, lambda session: outcome_of_one_request(session, VKERNEL, asked))
     return {**plain(found), "torch": "torch" in sys.modules}
@@ -82,7 +79,6 @@ def plain(found: checks.Outcome) -> dict[str, Any]:
 
 def accuracy(emit: Emit, models: dict[str, str]) -> list[dict[str, float]]:
     """Warm transfers over the backbone at several rates and delays: measured and expected seconds."""
-    vkernel_guest.preload()
 
     async def main(session: Session) -> list[dict[str, float]]:
         found = []
