@@ -29,10 +29,14 @@ class options(sched_tbf.options):  # type: ignore[misc]  # noqa: N801 - pyroute2
 
 
 def get_parameters(given: dict[str, Any]) -> dict[str, Any]:
-    """Called by pyroute2 with the options of a request: rate, burst and limit, in bytes."""
-    found: dict[str, Any] = sched_tbf.get_parameters(given)
-    found["attrs"].append(["TCA_TBF_BURST", int(given["burst"])])
-    return found
+    """Called by pyroute2 with the options of a request: rate, burst and limit, in bytes.
+
+    The kernel takes the burst from its own attribute, so what is told of it in time does not count; nor does the table of times
+    for sizes, which has no room for a rate of a byte per second, and is left out.
+    """
+    found: dict[str, Any] = sched_tbf.get_parameters({**given, "burst": 1})
+    kept = [attribute for attribute in found["attrs"] if attribute[0] != "TCA_TBF_RTAB"]
+    return {"attrs": [*kept, ["TCA_TBF_BURST", int(given["burst"])]]}
 
 
 def teach() -> None:

@@ -6,7 +6,7 @@ counters, and it is changed in place (fixed handles, never deleted), so that no 
 Where the kernel has no netem, the first stage works alone and delay or loss are refused.
 
 An outage (rate 0) is a gate, not a tiny rate: an HTB class in debt at a tiny rate would stay shut long after the outage. The
-gate is a TBF above the HTB qdisc, wide open in normal times; closing it lets at most one frame through and holds the queue,
+gate is a TBF above the HTB qdisc, wide open in normal times; closing it holds the queue but for a frame that is just leaving it,
 opening it has effect at once. Which interfaces are shaped, and in which namespace, is `testbed.backends.wires`' business.
 """
 
@@ -34,12 +34,17 @@ OUTAGE_BELOW_BPS = 1000.0
 
 _GATE, _HTB, _CLASS, _QUEUE, _DELAY = 0x10000, 0x20000, 0x20001, 0x30000, 0x10000
 _OPEN_BYTES_S, _OPEN_BURST = 4_000_000_000, 1_000_000
-_SHUT_BYTES_S = 10  # a frame in 151 s
+_SHUT_BYTES_S = 1  # the least there is: the smallest frame in 66 s
+_SHUT_CLASS_BYTES_S = 125_000_000
+"""Rate of the class of a link that is made in an outage: it must not be in debt for long when the gate opens."""
 _NETEM_FRAMES = 100_000
 """Frames that the delay stage may hold; the rate stage before it decides how many there are."""
 
 _KICK = bytes.fromhex("0180c2000001") + bytes(6) + b"\x88\xb5" + bytes(46)
 """A frame to the address that no bridge forwards: it makes the kernel look at a queue whose gate was opened."""
+
+_DRAIN = _KICK + bytes(FRAME_BYTES - len(_KICK))
+"""A full frame of this kind: it takes the tokens that a gate has when it is shut, where no other frame is about to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,8 @@ class Shaper:
         self._interface = socket.if_indextoname(first)
         self.burst: Callable[[float], int] = burst_bytes
         self._shut = False
-        self._kicks = 0
-        rate = _bytes_s(max(state.rate_bps, OUTAGE_BELOW_BPS))
+        self._own_frames = self._own_bytes = 0
+        rate = _SHUT_CLASS_BYTES_S if state.rate_bps < OUTAGE_BELOW_BPS else _bytes_s(state.rate_bps)
         self._tc("add", "tbf", first, handle=_GATE, rate=_OPEN_BYTES_S, burst=_OPEN_BURST, limit=_OPEN_BURST)
         self._tc("add", "htb", first, handle=_HTB, parent=_GATE | 1, default=_CLASS & 0xFFFF)
         self._class("add-class", rate)
@@ -137,8 +142,8 @@ class Shaper:
         stats = self._class_attributes("TCA_STATS2")
         basic, queue = stats.get_attr("TCA_STATS_BASIC"), stats.get_attr("TCA_STATS_QUEUE")
         return ClassCounters(
-            wire_bytes=basic["bytes"] - self._kicks * len(_KICK),
-            packets=basic["packets"] - self._kicks,
+            wire_bytes=basic["bytes"] - self._own_bytes,
+            packets=basic["packets"] - self._own_frames,
             drops=int(queue["drops"]),
             lost=self._lost(),
             overlimits=queue["overlimits"],
@@ -215,13 +220,16 @@ class Shaper:
         self._tc("change", "tbf", self._first, handle=_GATE, rate=rate, burst=burst, limit=_OPEN_BURST)
         self._shut = shut
         if not shut:
-            self._kick()
+            self._send(_KICK)
+        elif not self._class_attributes("TCA_STATS2").get_attr("TCA_STATS_QUEUE")["backlog"]:
+            self._send(_DRAIN)
 
-    def _kick(self) -> None:
+    def _send(self, frame: bytes) -> None:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
             raw.bind((self._interface, 0))
-            raw.send(_KICK)
-        self._kicks += 1
+            raw.send(frame)
+        self._own_frames += 1
+        self._own_bytes += len(frame)
 
     def _tc(self, verb: str, kind: str, index: int | None, **options: Any) -> None:
         try:

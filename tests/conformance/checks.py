@@ -224,6 +224,21 @@ async def a_message_sent_in_an_outage_waits_for_its_end_and_no_longer(session: S
         assert_takes(seconds, soonest, latest, 0.0, stalled())
 
 
+async def an_idle_link_lets_nothing_through_in_an_outage(session: Session, tolerance: Tolerance) -> None:
+    """Not even a message of a few bytes, which fits into what a bucket keeps for bursts."""
+    state = LinkState(BACKBONE_BPS, tolerance.delay_s(BACKBONE_S))
+    async with fleet_of(session) as fleet:
+        await warm(fleet, "d1", "c1")
+        await asyncio.sleep(0.2)
+        await session.apply_link("backbone", "up", LinkState(0.0, state.delay_s))
+        message = asyncio.create_task(probe(fleet, "d1", "c1", 50))
+        await asyncio.sleep(0.3)
+        arrived = message.done()
+        await session.apply_link("backbone", "up", state)
+        await message
+        assert not arrived
+
+
 async def two_streams_share_a_link_fairly(session: Session, tolerance: Tolerance) -> None:
     """Two devices send to the cloud at once: both take twice as long as one alone."""
     async with fleet_of(session) as fleet:
@@ -397,6 +412,7 @@ CHECKS: tuple[Check, ...] = (
     a_rate_change_holds_for_the_rest_of_a_message,
     an_outage_holds_a_message_back_and_loses_nothing,
     a_message_sent_in_an_outage_waits_for_its_end_and_no_longer,
+    an_idle_link_lets_nothing_through_in_an_outage,
     two_streams_share_a_link_fairly,
     counters_hold_every_byte_that_was_sent,
     a_request_ends_in_the_whole_models_answer,
