@@ -131,7 +131,7 @@ class Guest:
         self._last_event = "none"
         self._command: list[str] = []
         self._begun = self._booted = self._followed = self._moved = time.monotonic()
-        self._resident_kib = 0
+        self._resident_kib = self._given = 0
         self._told = {"output": 0, "console": 0}
 
     def __enter__(self) -> Self:
@@ -147,11 +147,12 @@ class Guest:
         self._held.close()
 
     def give(self, work: Fields) -> None:
-        """Put a piece of work into the guest's inbox (see `testbed.kernel.inside`)."""
-        inbox = self.folder / inside.INBOX
-        scratch = self.folder / "work.tmp"
+        """Put a piece of work into the guest's inbox (see `testbed.kernel.inside`), when the one before is done."""
+        inbox, scratch = self.folder / inside.INBOX, self.folder / "work.tmp"
         scratch.write_text(json.dumps(work), encoding="utf-8")
-        scratch.rename(inbox / f"{len(os.listdir(inbox))}.json")
+        (inbox / f"{self._given - 1}.json").unlink(missing_ok=True)
+        scratch.rename(inbox / f"{self._given}.json")
+        self._given += 1
 
     def follow(self, listener: Listener | None = None, limits: Limits | None = None, until: str = "end") -> Fields:
         """Pass events on, up to the first one called `until`, which is returned; the guest then stands still.

@@ -32,6 +32,7 @@ HARMLESS: tuple[Check, ...] = (
     checks.a_rate_change_holds_for_the_rest_of_a_message,
     checks.an_outage_holds_a_message_back_and_loses_nothing,
     checks.a_message_sent_in_an_outage_waits_for_its_end_and_no_longer,
+    checks.an_idle_link_lets_nothing_through_in_an_outage,
     checks.two_streams_share_a_link_fairly,
     checks.counters_hold_every_byte_that_was_sent,
     checks.backend_trusts_an_undisturbed_session,
