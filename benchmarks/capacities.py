@@ -1,6 +1,6 @@
 """Memory limits on the zoo: what they cost, how long the exact answer takes, and how good bound and placement are without CP-SAT.
 
-Hosts and network of `benchmarks/planners.py`. The device is limited to its input and a bit, the edge host to a share of what the
+Hosts and network of `benchmarks/_problems.py`. The device is limited to its input and a bit, the edge host to a share of what the
 free optimum needs there (where that uses the edge). "exact": CP-SAT takes part; "dual": Lagrangian dual and hill climbing only.
 Ratios are of sums of compute and transfer seconds.
 """
@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.planners import MODELS, problem_of
+from benchmarks._problems import MODELS, problem_of
 from d3node.model import ModelSpec, load_graph
 from testbed.errors import CapacityError
 from testbed.planners.base import Problem

@@ -1,6 +1,6 @@
 """Objectives "throughput" and "critical-path" on the zoo: how often they are proven, how long that takes, and what they gain.
 
-Every fourth of the 24 networks of `benchmarks/planners.py`. "gain": the least-sum plan's value of the objective over the found
+Every fourth of the 24 networks of `benchmarks/_problems.py`. "gain": the least-sum plan's value of the objective over the found
 one's; "open": the largest share by which the found value is above the planner's own proven bound; "over optimal": the largest by
 which it is above that of `optimal-throughput`, where that is the objective.
 """
@@ -11,7 +11,7 @@ import statistics
 import time
 from typing import Any
 
-from benchmarks.planners import MODELS, problem_of, walk
+from benchmarks._problems import MODELS, problem_of, walk
 from d3node.model import ModelSpec, load_graph
 from testbed.planners.base import Planner, Problem
 from testbed.planners.evaluate import critical_path

@@ -1,7 +1,7 @@
 """How far from the exact optimum HPA's readings and D3 end up: random graphs of 9 and 60 vertices, and the zoo's models.
 
 A distance is the planner's objective divided by the proven optimum: `optimal` for the untiled planners, `optimal-tiles` for d3.
-The zoo's rows take each model over the 24 networks of `benchmarks/planners.py`. "partial" plans on the first network and
+The zoo's rows take each model over the 24 networks of `benchmarks/_problems.py`. "partial" plans on the first network and
 re-partitions along the others, one after the other; "stay" keeps the first plan. Both are divided by full re-planning.
 """
 
@@ -12,7 +12,7 @@ import statistics
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.planners import MODELS, problem_of, walk
+from benchmarks._problems import MODELS, problem_of, walk
 from d3node.graph import LayerGraph, Vertex
 from d3node.model import ModelSpec, load_graph
 from testbed.costs.network import NetworkState, Path

@@ -170,6 +170,49 @@ def with_backbone(problem: Problem, factor: float) -> Problem:
     return replace(problem, network=problem.network.with_path("edge_cloud", Path(path.rate_bps * factor, path.delay_s)))
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=SEEDS, sis=st.sampled_from(("successor", "predecessor", "off")), route=ROUTES, size=st.sampled_from((20, 60)))
+def test_what_is_taken_for_unchanged_is_what_a_full_pass_would_make(seed: int, sis: str, route: Route, size: int) -> None:
+    """Small changes of links, speeds and single layers, one after the other and several at once, in one session."""
+    problem = replace(random_problem(seed, route=route, ordered=seed % 2 > 0, size=size), options={"sis": sis, "guard": "off"})
+    rng = random.Random(seed + 2)
+    current = Hpa().plan(problem).plan
+    for _ in range(16):
+        network, costs = problem.network, problem.costs
+        for name in rng.sample(PATHS[:3], k=rng.choice((0, 1, 1, 2))):
+            path = getattr(network, name)
+            network = network.with_path(name, Path(path.rate_bps * rng.uniform(0.8, 1.25), path.delay_s * rng.uniform(0.8, 1.25)))
+        if rng.random() < 0.4:
+            host = problem.hosts[rng.choice(("device", "edge", "cloud"))]
+            costs = replace(costs, speed={**costs.speed, host: costs.speed.get(host, 1.0) * rng.uniform(0.8, 1.25)})
+        if rng.random() < 0.4:
+            place = rng.randrange(len(problem.graph)), rng.choice(("device", "edge", "cloud"))
+            costs = replace(costs, factor={**costs.factor, place: rng.uniform(0.7, 1.5)})
+        problem = replace(problem, network=network, costs=costs)
+        everything = Change(frozenset(PATHS), frozenset(problem.hosts.values()), frozenset(range(1, len(problem.graph))))
+        again = Hpa().replan(problem, current, everything)
+        full = Hpa().plan(replace(problem, graph=replace(problem.graph)))
+        assert again.plan.tiers == full.plan.tiers
+        assert again.objective_s == pytest.approx(full.objective_s, rel=1e-9)
+        assert again.plan is not current or not again.touched
+        current = again.plan
+
+
+@pytest.mark.parametrize("planner", [Hpa(), D3()])
+def test_a_small_change_is_answered_with_the_same_plan_and_touches_nothing(planner: Planner) -> None:
+    held = 0
+    for seed in range(40):
+        problem = random_problem(seed, ordered=True, size=20)
+        current = planner.plan(problem).plan
+        for step in range(12):
+            path = problem.network.edge_cloud
+            network = problem.network.with_path("edge_cloud", Path(path.rate_bps * (1.0 + 0.003 * step), path.delay_s))
+            again = planner.replan(replace(problem, network=network), current, Change(paths=frozenset({"edge_cloud"})))
+            held += again.plan is current and not again.touched
+            current = again.plan
+    assert held > 200  # of 480: all but each session's first ones, and where SIS has a say
+
+
 @pytest.mark.parametrize("way", ["sweep", "wave"])
 def test_partial_touches_fewer_vertices_than_full_and_comes_out_as_well(way: str) -> None:
     touched = full = better = 0

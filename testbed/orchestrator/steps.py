@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 
 from testbed.orchestrator.account import Ledger
 from testbed.orchestrator.tracker import Request
@@ -25,7 +26,7 @@ def of_request(model: str, planner: str, request: Request, start: float, ledger:
             place = f"{record.get('stack', '')},{record.get('tile', '')}"
             times = f"{record['start'] - start:.9f},{record['end'] - start:.9f}"
             if record["what"] == "compute":
-                vertices, queued_s = ranges(record["vertices"]), record["queued_s"]
+                vertices, queued_s = ranges(tuple(record["vertices"])), record["queued_s"]
                 lines.append(f"{head},compute,{host},{tier},,,,{vertices},{place},{times},{queued_s:.9f},\n")
                 continue
             peer, vertex = record["peer"], record.get("vertex", "")
@@ -36,7 +37,8 @@ def of_request(model: str, planner: str, request: Request, start: float, ledger:
     return "".join(lines)
 
 
-def ranges(numbers: Sequence[int]) -> str:
+@lru_cache(maxsize=4096)
+def ranges(numbers: tuple[int, ...]) -> str:
     """Ascending numbers in few words: 1, 2, 3, 7 is "1-3 7"."""
     runs: list[list[int]] = []
     for number in numbers:

@@ -11,11 +11,12 @@ from typing import Any, cast
 
 from d3node.plan import Plan, Stack
 from testbed.planners.base import Change, Decision, Problem
-from testbed.planners.hpa import Rule, notes_of, partition, prepare, repartitioned
+from testbed.planners.hpa import Rule, notes_of, partition, prepare, repartitioned, sweeps
 from testbed.planners.options import read
 from testbed.planners.placement import placed, ranks_of
 from testbed.planners.prices import EDGE, Prices, make_plan, make_room, prices
 from testbed.planners.repartition import beyond_bands
+from testbed.planners.steady import still
 from testbed.planners.tiling import stack_times
 from testbed.planners.vsm import choose, tiled_seconds
 
@@ -46,18 +47,21 @@ class D3:
         if len(current.tiers) != len(problem.graph) or current.hosts != problem.hosts:
             return self.plan(problem)
         values = read(problem, self.name)
+        lost = any(tile.host not in problem.edge_hosts for stack in current.stacks for tile in stack.tiles)
+        same_edge = not (lost or self._edge_changed(problem, change))
+        if same_edge and sweeps(values) and (objective_s := still(problem, current, values)) is not None:
+            return Decision(current, objective_s - _gain(problem, current.stacks), frozenset())
         change = beyond_bands(problem, current, change, values["band_low"], values["band_high"])
         priced, seen = self._prices(problem, values, sparse=True)
         before = ranks_of(problem.graph, current.tiers)
         more: set[int] = set()
         if values["edge_costs"] == "tiled" and self._edge_changed(problem, change):
             more = {v for v, rank in enumerate(before) if rank == EDGE}
-        found, touched = repartitioned(problem, Rule(seen, values), before, change, values, more)
+        found, touched = repartitioned(problem, Rule(seen, values), before, change, values, more, same_edge)
         ranks = found.ranks
-        lost = any(tile.host not in problem.edge_hosts for stack in current.stacks for tile in stack.tiles)
         same_part = ranks == before or all((a == EDGE) == (b == EDGE) for a, b in zip(before, ranks, strict=True))
         if same_part and not lost and not self._edge_changed(problem, change, before):
-            stacks, gain = current.stacks, _gain(problem, priced, current.stacks)
+            stacks, gain = current.stacks, _gain(problem, current.stacks)
         else:
             stacks, gain = choose(problem, values, [rank == EDGE for rank in ranks])
             old, new = set(current.stacks), set(stacks)
@@ -80,7 +84,7 @@ class D3:
         )
 
 
-def _gain(problem: Problem, priced: Prices, stacks: tuple[Stack, ...]) -> float:
+def _gain(problem: Problem, stacks: tuple[Stack, ...]) -> float:
     """Seconds that given stacks save against the leader alone; kept on the graph for the conditions used last, because a
     partial re-partition that leaves the edge part alone asks for the same again."""
     if not stacks:
@@ -97,7 +101,7 @@ def _gain(problem: Problem, priced: Prices, stacks: tuple[Stack, ...]) -> float:
     kept = problem.graph.__dict__.setdefault("_planner_gains", {})
     if key not in kept:
         make_room(kept, _KEPT)
-        compute = priced.compute[EDGE]
+        compute = prices(problem, sparse=True).compute[EDGE]
         gain = sum(sum(compute[v] for v in stack.vertices) - stack_times(problem, stack).total_s for stack in stacks)
         kept[key] = (gain, costs.tiers["edge"])  # holds the table: its id stays taken
     return cast(float, kept[key][0])

@@ -40,6 +40,7 @@ from testbed.planners.options import read
 from testbed.planners.placement import SMALL, Placement, placed, placement, placements_of, ranks_of
 from testbed.planners.prices import CLOUD, DEVICE, Prices, make_plan, prices
 from testbed.planners.repartition import Decided, affected, beyond_bands, matters, repartition, values_used
+from testbed.planners.steady import confirm, still
 from testbed.planners.sweep import arrays_of, sweep
 
 
@@ -188,11 +189,22 @@ SHORT = 24
 """Vertices that the wave of a partial re-partition may visit in any graph: about what takes as long as looking for the seeds."""
 
 
+WORTH = 16
+"""Vertices from which on it pays to work out how far conditions may move: a sweep of fewer is over as soon."""
+
+
 def repartitioned(
-    problem: Problem, rule: Rule, before: bytes, change: Change, values: dict[str, Any], more: Collection[int] = ()
+    problem: Problem,
+    rule: Rule,
+    before: bytes,
+    change: Change,
+    values: dict[str, Any],
+    more: Collection[int] = (),
+    learn: bool = True,
 ) -> tuple[Placement, frozenset[int]]:
     """The placement after a change, and the vertices decided anew: by a sweep, or by a wave from the vertices that the change
-    bears on and `more`, with a full pass where it goes too far."""
+    bears on and `more`, with a full pass where it goes too far. With `learn`, how far conditions may move before a sweep
+    would move a vertex is kept where it moved none."""
     graph, priced = problem.graph, rule.priced
     stay = placement(graph, before)
     if values["partial"] == "sweep" and values["horizon"] == "rest":
@@ -208,12 +220,18 @@ def repartitioned(
             ranks, touched = bytes(partition(rule)), frozenset(range(1, len(before)))
         else:
             ranks, touched = bytes(found[0]), found[1]
-    if ranks == before:
-        return stay, touched
-    moved = placement(graph, ranks)
-    if values["guard"] == "on" and moved.objective(priced) > stay.objective(priced):
+    moved = stay if ranks == before else placement(graph, ranks)
+    if moved is stay or (values["guard"] == "on" and moved.objective(priced) > stay.objective(priced)):
+        if learn and len(before) >= WORTH and sweeps(values):
+            confirm(problem, values, priced, stay, moved)
         return stay, touched
     return moved, touched
+
+
+def sweeps(values: dict[str, Any]) -> bool:
+    """Whether every change is acted on, by a sweep: then it is enough to know when that would change nothing (`steady.py`)."""
+    by_sweep = values["partial"] == "sweep" and values["horizon"] == "rest" and values.get("edge_costs", "single") == "single"
+    return by_sweep and not (values["band_low"] or values["band_high"])
 
 
 def prepare(graph: LayerGraph) -> None:
@@ -254,12 +272,14 @@ class Hpa:
         return Decision(plan, priced.objective(ranks), priced.facts.everything)
 
     def replan(self, problem: Problem, current: Plan, change: Change) -> Decision:
-        """Partial re-partition: only what the change affects."""
+        """Partial re-partition: only what the change affects; the current plan itself where that is nothing."""
         if len(current.tiers) != len(problem.graph) or current.hosts != problem.hosts:
             return self.plan(problem)
         values = read(problem, self.name)
         if (self.objective or values["objective"]) == "throughput":
             return self.plan(problem)
+        if sweeps(values) and (objective_s := still(problem, current, values)) is not None:
+            return Decision(current, objective_s, frozenset())
         priced = prices(problem, sparse=True)
         change = beyond_bands(problem, current, change, values["band_low"], values["band_high"])
         before = ranks_of(problem.graph, current.tiers)

@@ -48,14 +48,18 @@ class Placement:
     def _sum(self, priced: Prices) -> float:
         if len(self.ranks) <= SMALL:
             return priced.objective(self.ranks)
-        crossings = self._crossings.get(priced.relay)
-        if crossings is None:
-            crossings = self._crossings[priced.relay] = _crossings(self._known, self.ranks, priced.relay)
         total = self.compute_s(priced)
-        for low, high, count, bits in crossings:
+        for low, high, count, bits in self.crossings(priced.relay):
             delay_s, s_per_bit = priced.line[low][high]
             total += count * delay_s + bits * s_per_bit
         return total
+
+    def crossings(self, relay: bool) -> tuple[Crossing, ...]:
+        """The crossing tensors of every hop that has any."""
+        found = self._crossings.get(relay)
+        if found is None:
+            found = self._crossings[relay] = _crossings(self._known, self.ranks, relay)
+        return found
 
     def compute_s(self, priced: Prices) -> float:
         """Seconds of all vertices; kept for the tables of times last asked for."""
