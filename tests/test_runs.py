@@ -331,4 +331,5 @@ def test_every_shipped_scenario_runs_and_is_trusted(tmp_path: Path, name: str) -
     summary = run(known, SimBackend(), tmp_path / "run")
     assert (summary.verdict, summary.failing) == ("trusted", [])
     devices = known.requests.origins or known.topology.devices
-    assert all(pair.requests == 4 * devices * (2 if name == "two_sites" else 1) for pair in summary.pairs)
+    sites = {"two_sites": 2, "fleet": known.topology.sites}.get(name, 1)
+    assert all(pair.requests == 4 * devices * sites for pair in summary.pairs)
