@@ -75,10 +75,10 @@ def test_a_folder_that_cannot_be_made_is_named(capsys, file, target):
     assert target in refused(capsys, "run", file, "--backend", "sim", "--out", target)
 
 
-class FullDisk(io.StringIO):
+class FullDisk(io.BytesIO):
     """A file on a disk with room for a few rows."""
 
-    def write(self, text: str) -> int:
+    def write(self, text: Any) -> int:
         if self.tell() + len(text) > 1500:
             raise OSError(28, "No space left on device")
         return super().write(text)

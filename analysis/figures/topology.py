@@ -187,5 +187,5 @@ def _task(host: str, plan: Plan) -> list[str]:
     stacks = [stack for stack in plan.stacks if any(tile.host == host and not tile.empty for tile in stack.tiles)]
     words = [f"tile of {ranges(stack.vertices)}" for stack in stacks]
     if len(words) > 1:
-        words = [f"tiles of {ranges([v for stack in stacks for v in stack.vertices])}"]
-    return words + ([f"layers {ranges(own)}"] if own else [])
+        words = [f"tiles of {ranges(tuple(v for stack in stacks for v in stack.vertices))}"]
+    return words + ([f"layers {ranges(tuple(own))}"] if own else [])
