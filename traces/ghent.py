@@ -45,10 +45,8 @@ def _recognises(lines: Sequence[str]) -> bool:
 
 def write(trace: Trace) -> str:
     """A row for every row, without an epoch or a position (zeros). Raises ValueError for a trace without a rate."""
-    if "rate_bps" not in trace.columns:
-        raise ValueError(f"trace {trace.name!r} has no rate to write")
     lines, before_ms = [], 0
-    for end_s, rate in zip((*trace.times_s[1:], trace.period_s), trace.columns["rate_bps"], strict=True):
+    for _, end_s, rate in trace.rates():
         end_ms = round(end_s * 1e3)
         if end_ms > before_ms:
             lines.append(f"{end_ms} {end_ms} 0 0 {round(rate * (end_ms - before_ms) / 8e3)} {end_ms - before_ms}")

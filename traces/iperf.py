@@ -81,19 +81,13 @@ def _parse_json(source: Source, options: Mapping[str, str]) -> Trace:
 
 def write_csv(trace: Trace) -> str:
     """An interval for every row. Raises ValueError for a trace without a rate."""
-    return "_start,_end,bits_per_second\n" + "".join(f"{a:.9g},{b:.9g},{rate:.9g}\n" for a, b, rate in _intervals(trace))
+    return "_start,_end,bits_per_second\n" + "".join(f"{a:.9g},{b:.9g},{rate:.9g}\n" for a, b, rate in trace.rates())
 
 
 def write_json(trace: Trace) -> str:
     """An interval for every row, in the shape of `iperf3 -J`. Raises ValueError for a trace without a rate."""
-    reports = [{"sum": {"start": a, "end": b, "bits_per_second": rate}} for a, b, rate in _intervals(trace)]
+    reports = [{"sum": {"start": a, "end": b, "bits_per_second": rate}} for a, b, rate in trace.rates()]
     return json.dumps({"start": {"version": "iperf 3"}, "intervals": reports}, indent=1) + "\n"
-
-
-def _intervals(trace: Trace) -> Iterable[tuple[float, float, float]]:
-    if "rate_bps" not in trace.columns:
-        raise ValueError(f"trace {trace.name!r} has no rate to write")
-    return zip(trace.times_s, (*trace.times_s[1:], trace.period_s), trace.columns["rate_bps"], strict=True)
 
 
 def _recognises_csv(lines: Sequence[str]) -> bool:

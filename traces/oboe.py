@@ -40,11 +40,8 @@ def _parse(source: Source, options: Mapping[str, str]) -> Trace:
 
 def write(trace: Trace) -> str:
     """A chunk for every row. Raises ValueError for a trace without a rate."""
-    if "rate_bps" not in trace.columns:
-        raise ValueError(f"trace {trace.name!r} has no rate to write")
-    ends = (*trace.times_s[1:], trace.period_s)
     lines = []
-    for start, end, rate in zip(trace.times_s, ends, trace.columns["rate_bps"], strict=True):
+    for start, end, rate in trace.rates():
         lines += [f"{start * 1e3:.10g} {rate / 1e3:.10g}", f"{end * 1e3:.10g} {rate / 1e3:.10g}"]
     return "\n".join(lines) + "\n"
 

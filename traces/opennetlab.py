@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 from traces.format import Format, Source
@@ -61,17 +60,15 @@ def _piece(source: Source, number: int, segment: Any) -> tuple[float, dict[str, 
 
 def write(trace: Trace) -> str:
     """A segment of the uplink for every row, in whole kbit/s and ms. Raises ValueError for a trace without a rate."""
-    if "rate_bps" not in trace.columns:
-        raise ValueError(f"trace {trace.name!r} has no rate to write")
     segments = []
-    starts_ms = [round(time * 1e3) for time in (*trace.times_s, trace.period_s)]
-    for row, (start, end) in enumerate(pairwise(starts_ms)):
-        segment: dict[str, Any] = {"duration": end - start, "capacity": round(trace.columns["rate_bps"][row] / 1e3)}
+    for row, (start_s, end_s, rate) in enumerate(trace.rates()):
+        duration = round(end_s * 1e3) - round(start_s * 1e3)
+        segment: dict[str, Any] = {"duration": duration, "capacity": round(rate / 1e3)}
         if "delay_s" in trace.columns:
             segment["rtt"] = trace.columns["delay_s"][row] * 2e3
         if "loss" in trace.columns:
             segment["loss"] = trace.columns["loss"][row] * 100.0
-        if end > start:
+        if duration > 0:
             segments.append(segment)
     return json.dumps({"uplink": {"trace_pattern": segments}}, indent=1) + "\n"
 

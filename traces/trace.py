@@ -37,6 +37,12 @@ class Trace:
             if column not in COLUMNS or len(values) != len(self.times_s):
                 raise ValueError(f"trace {self.name!r}: bad column {column!r} (known: {', '.join(COLUMNS)}; one value a row)")
 
+    def rates(self) -> list[tuple[float, float, float]]:
+        """(start s, end s, bit/s) of every row. Raises ValueError for a trace without a rate."""
+        if "rate_bps" not in self.columns:
+            raise ValueError(f"trace {self.name!r} has no rate to write")
+        return list(zip(self.times_s, (*self.times_s[1:], self.period_s), self.columns["rate_bps"], strict=True))
+
     def at(self, time_s: float) -> dict[str, float]:
         """Values in force at a time >= 0."""
         if self.loop:

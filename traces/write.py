@@ -36,23 +36,22 @@ def to_mahimahi(trace: Trace) -> str:
     added there (one packet too many rather than a shorter period). Raises ValueError for a trace without a rate, or one
     shorter than 1 ms.
     """
-    if "rate_bps" not in trace.columns:
-        raise ValueError(f"trace {trace.name!r} has no rate to write")
+    rates = trace.rates()
     period_ms = round(trace.period_s * 1000.0)
     if period_ms < 1:
         raise ValueError(f"trace {trace.name!r} is shorter than 1 ms")
     times: list[int] = []
-    for time_ms, due in enumerate(_due_opportunities(trace, period_ms), start=1):
+    for time_ms, due in enumerate(_due_opportunities(rates, period_ms), start=1):
         times.extend([time_ms] * (due - len(times)))
     if not times or times[-1] != period_ms:
         times.append(period_ms)
     return "".join(f"{time_ms}\n" for time_ms in times)
 
 
-def _due_opportunities(trace: Trace, period_ms: int) -> list[int]:
+def _due_opportunities(rows: Sequence[tuple[float, float, float]], period_ms: int) -> list[int]:
     """Whole opportunities due by the end of ms 1, 2, ..., from the integral of the rate."""
-    rates = trace.columns["rate_bps"]
-    edges_ms = [time_s * 1000.0 for time_s in trace.times_s] + [float(period_ms)]
+    rates = [rate for _, _, rate in rows]
+    edges_ms = [start_s * 1000.0 for start_s, _, _ in rows] + [float(period_ms)]
     credit_bits = 0.0
     row = 0
     due: list[int] = []
@@ -74,10 +73,7 @@ def to_pairs(trace: Trace) -> str:
 
     Raises ValueError for a trace without a rate.
     """
-    if "rate_bps" not in trace.columns:
-        raise ValueError(f"trace {trace.name!r} has no rate to write")
-    rows = zip(trace.times_s, trace.columns["rate_bps"], strict=True)
-    return "".join(f"{time_s:.9g}\t{rate / 1e6:.9g}\n" for time_s, rate in rows)
+    return "".join(f"{start_s:.9g}\t{rate / 1e6:.9g}\n" for start_s, _, rate in trace.rates())
 
 
 WRITERS: Mapping[str, Callable[[Trace], str]] = {

@@ -25,7 +25,7 @@ from d3node.plan import Handover, Stack
 from testbed.planners.base import Problem
 from testbed.planners.lan import Lan
 from testbed.planners.prices import EDGE, prices
-from testbed.planners.stack_candidates import candidates
+from testbed.planners.stack_candidates import candidates, walked_back
 from testbed.planners.tile_geometry import Grid
 from testbed.planners.tilers import Tiler, is_window, linked, runs, strips, wide, workers
 from testbed.planners.tiling import bytes_per_position, serialise_s
@@ -79,16 +79,7 @@ def best_blocks(
             total = best[block.first] + block.seconds
             if total < best[v + 1] - 1e-12:
                 best[v + 1], taken[v + 1] = total, block
-    picked: list[Block] = []
-    v = size
-    while v > 0:
-        block_here = taken[v]
-        if block_here is None:
-            v -= 1
-        else:
-            picked.append(block_here)
-            v = block_here.first
-    return picked[::-1], best[-1]
+    return walked_back(taken), best[-1]
 
 
 def bordering_blocks(

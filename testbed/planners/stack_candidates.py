@@ -7,8 +7,9 @@ of them are worth tiling is `vsm.py`'s business.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,30 @@ def candidates(graph: LayerGraph) -> Candidates:
         found = _enumerate(graph)
         graph.__dict__["_planner_stacks"] = found
     return cast(Candidates, found)
+
+
+class Run(Protocol):
+    """Something that covers the vertices from `first` to the index it is filed under."""
+
+    @property
+    def first(self) -> int: ...
+
+
+AnyRun = TypeVar("AnyRun", bound=Run)
+
+
+def walked_back(taken: Sequence[AnyRun | None]) -> list[AnyRun]:
+    """The runs of a dynamic programme's best end, in order; `taken[v + 1]` is the run that ends with vertex v there, if any."""
+    picked: list[AnyRun] = []
+    v = len(taken) - 1
+    while v > 0:
+        run = taken[v]
+        if run is None:
+            v -= 1
+        else:
+            picked.append(run)
+            v = run.first
+    return picked[::-1]
 
 
 def _enumerate(graph: LayerGraph) -> Candidates:

@@ -24,7 +24,7 @@ from d3node.plan import Stack, Tile
 from testbed.costs.network import FRAME_OVERHEAD, MESSAGE_HEADER_BYTES, SEGMENT_PAYLOAD, Path
 from testbed.planners.base import Problem
 from testbed.planners.prices import EDGE, prices
-from testbed.planners.stack_candidates import candidates
+from testbed.planners.stack_candidates import candidates, walked_back
 from testbed.planners.tile_geometry import Grid, areas
 from testbed.planners.tiling import bytes_per_position
 
@@ -217,16 +217,7 @@ def pick(found: Offers, on_edge: Sequence[bool]) -> tuple[list[Offer], float]:
         for offer in found.by_last.get(v, ()):
             if offer.first >= start and (total := saved[offer.first] + offer.gain_s) > saved[v + 1] + 1e-12:
                 saved[v + 1], taken[v + 1] = total, offer
-    picked: list[Offer] = []
-    v = len(on_edge)
-    while v > 0:
-        offer_here = taken[v]
-        if offer_here is None:
-            v -= 1
-        else:
-            picked.append(offer_here)
-            v = offer_here.first
-    return picked[::-1], saved[-1]
+    return walked_back(taken), saved[-1]
 
 
 def build(graph: LayerGraph, offer: Offer) -> Stack:
