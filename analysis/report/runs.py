@@ -218,7 +218,7 @@ def _touched(pair: PairSummary) -> Cell:
     if not pair.replans:
         return Cell("–", None)
     mean = pair.touched_vertices / pair.replans
-    return Cell(f"{mean:.3g} of {pair.vertices}", mean)
+    return Cell(f"{round(mean, 1):g} of {pair.vertices}", mean)
 
 
 def traces(scenario: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -170,7 +170,7 @@ def _size(count: float) -> str:
 
 def _touched(pair: PairSummary) -> str:
     """Mean over the re-plans."""
-    return f"{pair.touched_vertices / pair.replans:.3g} of {pair.vertices}" if pair.replans else ""
+    return f"{round(pair.touched_vertices / pair.replans, 1):g} of {pair.vertices}" if pair.replans else ""
 
 
 def _share(value: float) -> str:
