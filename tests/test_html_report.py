@@ -18,7 +18,8 @@ from PIL import Image
 
 from analysis.report.page import render
 from testbed import registry, sweep
-from testbed.cli import main
+from testbed.cli import console, main
+from testbed.cli.report_sweep import print_sweep
 from testbed.orchestrator import run, summarise
 from testbed.report import units
 from testbed.report.compare import differences
@@ -204,6 +205,19 @@ def test_a_run_that_must_not_be_used_says_so_first(tmp_path):
     assert "Its figures must not be used." in short
     assert "No request was answered" in short
     assert page.tables["Failed requests"][1][2:4] == ["DeadlineExceeded", "2"]
+
+
+def test_a_narrow_terminal_keeps_what_a_row_is_about_and_leaves_out_the_spread(swept, monkeypatch, capsys):
+    monkeypatch.setattr(console.out, "width", 200)
+    print_sweep(swept)
+    assert " ± " in capsys.readouterr().out
+    monkeypatch.setattr(console.out, "width", 60)
+    print_sweep(swept)
+    said = capsys.readouterr().out
+    assert " ± " not in said
+    assert "--json" in said
+    for words in ("alexnet", "5 ms", "hpa"):
+        assert words in said
 
 
 def test_a_sweep_has_its_seeds_taken_together_and_says_why_cells_failed(pages, swept):
