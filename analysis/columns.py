@@ -84,7 +84,7 @@ EVENTS: dict[str, str] = RUN | {
 FIDELITY: dict[str, str] = RUN | {
     "model": "session's DNN; empty for what the backend says of the whole run",
     "planner": "session's planner; likewise",
-    "invariant": "name of the invariant (docs/run_folder.md)",
+    "invariant": "name of the invariant (docs/fidelity.md)",
     "level": "ok, degraded or rejected",
     "value": "its figure, in the invariant's own unit",
     "bound": "what it is held against",
