@@ -41,7 +41,7 @@ class VirtualLoop(BaseEventLoop):
     Raises ClockError when nothing is ready nor scheduled while the awaited future is not done, and when time stands still.
     """
 
-    _ready: deque[_Soon | _Timer]
+    _ready: deque[_Soon]
     _closed: bool
     _stopping: bool
     _timer_cancelled_count: int
@@ -176,18 +176,13 @@ class _Soon(Handle):
         self._repr = self._source_traceback = None
 
 
-class _Timer(TimerHandle):
+class _Timer(_Soon, TimerHandle):
     """The same for a moment of virtual time."""
 
     __slots__ = ()
 
     def __init__(self, when: float, callback: Any, args: Any, loop: VirtualLoop, context: Context | None) -> None:
-        self._context = copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = self._source_traceback = None
+        _Soon.__init__(self, callback, args, loop, context)
         self._when = when
         self._scheduled = True
 
