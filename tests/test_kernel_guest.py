@@ -15,8 +15,9 @@ from processes import descendants, gone, until
 
 from testbed.errors import RunError, ScenarioError
 from testbed.kernel import cache, guest, mapper, spool
+from testbed.kernel.boot import Job
 from testbed.kernel.cache import Kernel
-from testbed.kernel.guest import Job, JobError, Limits, Outcome
+from testbed.kernel.guest import JobError, Limits, Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 NOBODY = 65534
@@ -120,8 +121,8 @@ def test_ctrl_c_reaches_the_job_and_is_passed_on(tmp_path):
 HOST = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from testbed.kernel import cache, guest
-guest.run(cache.installed(), guest.Job("kernel_jobs:children", memory_mib=512), lambda event: print(event["event"], flush=True))
+from testbed.kernel import boot, cache, guest
+guest.run(cache.installed(), boot.Job("kernel_jobs:children", memory_mib=512), lambda event: print(event["event"], flush=True))
 """
 
 
@@ -174,8 +175,8 @@ def test_it_runs_under_another_uid_without_privileges(tmp_path_factory):
         subprocess.run(["chmod", "-R", "a+rX", str(place)], check=True)
         code = (
             "import sys; sys.path[:0] = [sys.argv[1], sys.argv[1] + '/tests']\n"
-            "import json; from testbed.kernel import cache, guest\n"
-            "job = guest.Job('kernel_jobs:nap', {'naps': [5.0]}, memory_mib=512)\n"
+            "import json; from testbed.kernel import boot, cache, guest\n"
+            "job = boot.Job('kernel_jobs:nap', {'naps': [5.0]}, memory_mib=512)\n"
             "print(json.dumps(guest.run(cache.installed(), job).result))"
         )
         done = subprocess.run(

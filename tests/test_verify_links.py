@@ -13,7 +13,7 @@ from testbed.cli import main
 from testbed.cli.verify_links import quantities
 from testbed.errors import InputError
 from testbed.kernel import cache, guest
-from testbed.kernel.guest import Job
+from testbed.kernel.boot import Job
 from testbed.scenario.state import LinkState
 from testbed.verify import ideal, links
 from testbed.verify.links import Cell, Matrix

@@ -17,8 +17,9 @@ from testbed.backends.base import Carried, Session, Support
 from testbed.backends.mininet_support import missing_packages
 from testbed.backends.vkernel_models import captured, placed
 from testbed.errors import BackendError
-from testbed.kernel import cache, guest
-from testbed.kernel.guest import Guest, Job, Limits
+from testbed.kernel import cache
+from testbed.kernel.boot import MEMORY_MIB, Job
+from testbed.kernel.guest import Guest, Limits
 from testbed.scenario.schema import Scenario
 
 T = TypeVar("T")
@@ -135,6 +136,6 @@ class SharedBoot:
             raise BackendError("the time-travel kernel is not built: testbed kernel build")
         self._sources, mapped = placed(list(dict.fromkeys((*self._sources, *files))))
         beyond = sum(file.stat().st_size for file in self._sources if file not in mapped)
-        memory_mib = guest.MEMORY_MIB + (beyond >> 20)
+        memory_mib = MEMORY_MIB + (beyond >> 20)
         job = Job("testbed.backends.vkernel_serve:serve", {"tensors": tensors}, mapped=mapped, memory_mib=memory_mib)
         self._guest, self._tensors, self._runs = Guest(kernel, job).__enter__(), tensors, 0

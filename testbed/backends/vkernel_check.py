@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from testbed.kernel import guest
+from testbed.kernel.boot import Job
 from testbed.kernel.cache import Kernel
-from testbed.kernel.guest import Job, Limits
+from testbed.kernel.guest import Limits
 
 SLEEP_S = 10.0
 """Virtual seconds that the trial sleeps."""

@@ -10,16 +10,12 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import sysconfig
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -30,32 +26,14 @@ from d3node.errors import NodeError
 from d3node.linux import die_with_parent
 from testbed import errors
 from testbed.errors import AgentError, BackendError, RunError, TestbedError
-from testbed.kernel import inside, mapper
+from testbed.kernel import boot, inside, mapper
+from testbed.kernel.boot import Job
 from testbed.kernel.cache import Kernel
 from testbed.kernel.spool import spool
 
 Fields = dict[str, Any]
 Listener = Callable[[Fields], None]
 
-MEMORY_MIB = 4096
-"""Memory of a guest. The host gives what is touched, not more."""
-
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
-"""Page faults are what is slow in the guest: glibc shall keep memory that torch has given back."""
-
-ENVIRONMENT = {
-    **ALLOCATOR,
-    "PYTHONMALLOC": "malloc",
-    "PYTHONHASHSEED": "0",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-"""One thread each: a thread that spins while it waits would wait for ever, because time does not move while something runs.
-Python takes its memory from the same heap as torch, which can be had in one piece (see `testbed.backends.vkernel_heap`). A set is
-gone through in the same order in every run."""
-
-_INHERITED = ("HOME", "PATH", "LANG", "LC_ALL", "XDG_CACHE_HOME", "USER", "LOGNAME")
 _POLL_S = 0.02
 _TAIL_BYTES = 3000
 
@@ -70,22 +48,6 @@ class Limits:
     still_s: float = 300.0
     silent_virtual_s: float = 36_000.0
     stop_grace_s: float = 10.0
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to run: "module:function", called with a function that sends events (name, **fields), and these arguments.
-
-    Arguments and result are plain JSON. `writable`: folders of the host that the guest may write to, at the same place.
-    `mapped`: files whose contents the guest finds, one after the other, in /dev/mmapper (see `testbed.kernel.mapper`).
-    """
-
-    call: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    writable: Sequence[Path] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    memory_mib: int = MEMORY_MIB
-    mapped: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -211,21 +173,12 @@ class Guest:
         for name in ("events", "clock", "output", "console"):
             (self.folder / name).touch()
         (self.folder / inside.INBOX).mkdir()
-        spec = {
-            "spool": str(self.folder),
-            "writable": [str(Path(folder).resolve()) for folder in self._job.writable],
-            "environment": {**_inherited(), **self._job.environment, "TMPDIR": "/dev/shm", "PYTHONDONTWRITEBYTECODE": "1"},
-            "folder": os.getcwd(),
-            "path": _search_path(),
-            "call": self._job.call,
-            "arguments": dict(self._job.arguments),
-        }
-        (self.folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+        (self.folder / "spec.json").write_text(json.dumps(boot.specification(self._job, self.folder)), encoding="utf-8")
         shared = mapper.shared(self._job.mapped) if self._job.mapped else None
-        self._command = command_line(self._kernel, self.folder, self._job.memory_mib, shared)
+        self._command = boot.command_line(self._kernel, self.folder, self._job.memory_mib, shared)
         # What memory the guest has is an unlinked file in TMPDIR. (HOME is where user-mode Linux would look for its settings.)
         environment = {
-            "TMPDIR": memory_folder(self._job.memory_mib),
+            "TMPDIR": boot.memory_folder(self._job.memory_mib),
             "HOME": str(self.folder),
             "PATH": os.environ.get("PATH", ""),
         }
@@ -335,46 +288,6 @@ class Guest:
         return JobError(f"{end['error']}: {end['text']}\n{end['trace']}{self._tail()}".strip())
 
 
-def command_line(kernel: Kernel, spool: Path, memory_mib: int, shared: int | None = None) -> list[str]:
-    """The command that boots a kernel with the job whose specification is in the spool folder; `shared` becomes `MAPPER`."""
-    here = Path(inside.__file__).resolve()
-    for path in (sys.executable, str(here), str(spool)):
-        if '"' in path or len(path) > 300:
-            raise BackendError(f"the kernel's command line cannot hold this path: {path}")
-    return [
-        str(kernel.program),
-        f"mem={memory_mib}M",
-        "time-travel=inf-cpu",
-        "root=/dev/root",
-        "rootfstype=hostfs",
-        "rootflags=/",
-        "ro",
-        "con=null",
-        "con0=null,fd:1",
-        "quiet",
-        "panic=-1",
-        f"uml_dir={spool}/",
-        *(() if shared is None else (f"iomem=mmapper,/proc/self/fd/{shared}",)),
-        *(f"{name}={value}" for name, value in ENVIRONMENT.items()),
-        f"init={sys.executable}",
-        "--",
-        "-P",
-        "-s",
-        "-B",
-        str(here),
-        str(spool / "spec.json"),
-    ]
-
-
-def memory_folder(memory_mib: int) -> str:
-    """Where the guest's memory lives: /dev/shm where it has room, otherwise the folder for temporary files."""
-    for folder in ("/dev/shm", tempfile.gettempdir()):
-        with suppress(OSError):
-            if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > memory_mib << 19:  # half of it will be touched
-                return folder
-    return tempfile.gettempdir()
-
-
 def _die_with(parent: int) -> None:
     die_with_parent()
     if os.getppid() != parent:  # it died before it could be watched
@@ -383,19 +296,6 @@ def _die_with(parent: int) -> None:
 
 def _ignore(_event: Fields) -> None:
     """A listener for whom there is none."""
-
-
-def _inherited() -> dict[str, str]:
-    found = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    found["PATH"] = os.pathsep.join(dict.fromkeys([*found.get("PATH", "/usr/bin:/bin").split(os.pathsep), "/usr/sbin", "/sbin"]))
-    return found
-
-
-def _search_path() -> list[str]:
-    """This process's module path, absolute; the packages of this interpreter come from it too."""
-    root = str(Path(__file__).resolve().parents[2])
-    found = [str(Path(entry).resolve()) for entry in sys.path] + [sysconfig.get_paths()["purelib"], root]
-    return list(dict.fromkeys(found))
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

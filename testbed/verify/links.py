@@ -15,7 +15,7 @@ from typing import Any
 
 from testbed.errors import BackendError, InputError
 from testbed.kernel import cache, guest
-from testbed.kernel.guest import Job
+from testbed.kernel.boot import Job
 from testbed.scenario.state import LinkState
 from testbed.verify import ideal
 from testbed.verify.bare import FAST_BPS, BareMininet

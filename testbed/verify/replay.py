@@ -26,7 +26,7 @@ from testbed.backends.netspec import burst_bytes
 from testbed.costs.network import FRAME_OVERHEAD, SEGMENT_PAYLOAD
 from testbed.errors import InputError
 from testbed.kernel import guest
-from testbed.kernel.guest import Job
+from testbed.kernel.boot import Job
 from testbed.orchestrator.replay import Replay, sleep_until
 from testbed.orchestrator.truth import TrueState
 from testbed.scenario.links import ResolvedLink, links_of
