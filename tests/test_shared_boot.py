@@ -36,6 +36,10 @@ class Broken(CloudOnly):
         raise RuntimeError("broken on purpose")
 """
 
+EQUAL_S = 5e-6
+"""Two runs are the same. Linux keeps round trips in whole microseconds, so that a nanosecond more of the phase in which a run begins
+can be a microsecond in a timer of TCP; what is promised is a millisecond (`testbed.verify.repeat`)."""
+
 TRACE = "time_s,rate_mbps\n0,3\n0.9,0\n2.6,1\n4.3,0\n10.4,5\n"
 """Outages, so that retransmission timers of all lengths run out."""
 
@@ -155,7 +159,7 @@ def test_a_run_is_the_same_alone_third_in_a_boot_and_after_another_boot(found: F
     for name in ("swing-third", "swing-rebooted"):
         apart = found.apart("swing", name)
         assert apart.unequal == ()
-        assert apart.latency_s < 1e-6, apart
+        assert apart.latency_s < EQUAL_S, apart
     assert max(float(row["latency_s"]) for row in rows(found.ended["swing"].task.folder)) > 3.0  # it went through an outage
     guest = [manifest(found, name)["backend"]["guest"] for name in ("swing", "swing-third")]
     assert [one["run"] for one in guest] == [2, 4]
@@ -165,7 +169,7 @@ def test_a_run_is_the_same_alone_third_in_a_boot_and_after_another_boot(found: F
 def test_losses_and_jitter_repeat_with_the_seed_and_only_with_it(found: Found) -> None:
     again, other = found.apart("noise", "noise-again"), found.apart("noise", "noise-other")
     assert again.unequal == ()
-    assert again.latency_s < 1e-6, again
+    assert again.latency_s < EQUAL_S, again
     assert other.latency_s > 0.001
     with (found.ended["noise"].task.folder / "links.csv").open() as file:
         lost = sum(int(row["lost"] or 0) for row in csv.DictReader(file) if row["kind"] == "total" and row["link"] == "backbone")
@@ -175,7 +179,7 @@ def test_losses_and_jitter_repeat_with_the_seed_and_only_with_it(found: Found) -
 def test_runs_with_bbr_repeat(found: Found) -> None:
     again = found.apart("bbr", "bbr-again")
     assert again.unequal == ()
-    assert again.latency_s < 1e-6, again
+    assert again.latency_s < EQUAL_S, again
     assert manifest(found, "bbr")["congestion_control"] == "bbr"
     assert found.apart("cubic", "bbr").latency_s > 0.001
 
