@@ -37,8 +37,8 @@ class Broken(CloudOnly):
 """
 
 EQUAL_S = 5e-6
-"""Two runs are the same. Linux keeps round trips in whole microseconds, so that a nanosecond more of the phase in which a run begins
-can be a microsecond in a timer of TCP; what is promised is a millisecond (`testbed.verify.repeat`)."""
+"""Two runs are the same. Linux keeps round trips in whole microseconds, so that a nanosecond more of the phase in which a run
+begins can be a microsecond in a timer of TCP; what is promised is a millisecond (`testbed.verify.repeat`)."""
 
 TRACE = "time_s,rate_mbps\n0,3\n0.9,0\n2.6,1\n4.3,0\n10.4,5\n"
 """Outages, so that retransmission timers of all lengths run out."""
