@@ -22,6 +22,7 @@ from testbed.errors import ScenarioError
 from testbed.names import label
 from testbed.planners.base import Planner
 from testbed.scenario.demand import demand_of
+from testbed.scenario.faults import check_faults
 from testbed.scenario.links import ResolvedHost, ResolvedLink, hosts_of, links_of
 from testbed.scenario.schema import Scenario
 from topologies import addresses
@@ -163,6 +164,7 @@ def _planners(scenario: Scenario) -> dict[str, Planner]:
 def prepare(scenario: Scenario, planners: Mapping[str, Planner] | None = None) -> World:
     """Resolve a scenario. `planners` replaces the registered ones (name -> planner). Errors are the user's (InputError)."""
     layout = _addressed(registry.layout(scenario.topology))
+    check_faults(scenario.fault, layout)
     models: dict[str, ModelFacts] = {}
     for name in scenario.model.names:
         spec = ModelSpec(name, seed=scenario.model.seed, weights=scenario.model.weights.get(name))

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from testbed.scenario.reference import default_of, kinds_of, quantity_of
-from testbed.scenario.schema import Scenario, Table
+from testbed.scenario.schema import Scenario
+from testbed.scenario.table import Table, key_of
 from testbed.scenario.units import SHARE, Quantity
 
 SET_BY_LOADER = ("directory",)
@@ -40,7 +41,8 @@ def json_schema() -> dict[str, Any]:
 
 def _table(kind: type[Table], found: dict[str, Any]) -> dict[str, Any]:
     given = found["properties"]
-    properties = {name: _key(field, given[name]) for name, field in kind.model_fields.items() if name not in SET_BY_LOADER}
+    fields = {key_of(name, field): field for name, field in kind.model_fields.items() if name not in SET_BY_LOADER}
+    properties = {name: _key(field, given[name]) for name, field in fields.items()}
     required = {"required": found["required"]} if "required" in found else {}
     return {"type": "object", "additionalProperties": False, "properties": properties, **required}
 
@@ -55,9 +57,9 @@ def _key(field: FieldInfo, found: dict[str, Any]) -> dict[str, Any]:
     if quantity is not None:
         default = {"default": default_of(field)} if default else {}
         return {**_quantity(quantity), **described, **default}
-    if found.get("type") == "array":
-        return {"anyOf": [{"type": "string"}, {"type": "array", "items": found["items"], "minItems": 1}], **described, **default}
     plain = next((choice for choice in found.get("anyOf", ()) if choice != {"type": "null"}), found)
+    if plain.get("type") == "array":
+        return {"anyOf": [{"type": "string"}, {"type": "array", "items": plain["items"], "minItems": 1}], **described, **default}
     left_out = ("title", "default", "description")
     return {**{key: value for key, value in plain.items() if key not in left_out}, **described, **default}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +18,8 @@ from pydantic_core import ErrorDetails
 
 from testbed.errors import ScenarioError
 from testbed.names import IN_FILE, nearest, suggestion
-from testbed.scenario.schema import Scenario, Table
+from testbed.scenario.schema import Scenario
+from testbed.scenario.table import Table, key_of
 from testbed.scenario.units import Si
 
 KeyPath = tuple[str, ...]
@@ -196,10 +198,15 @@ def line_of(text: str, path: KeyPath) -> int | None:
     """Line (from 1) of a TOML text on which a key stands, or else its innermost table that is written there."""
     best: tuple[int, int] | None = None
     table: KeyPath = ()
+    seen: Counter[KeyPath] = Counter()
     for number, line in enumerate(text.splitlines(), 1):
         here = line.split("#", 1)[0].strip()
         try:
-            if here.startswith("["):
+            if here.startswith("[["):
+                name = _header(here)
+                table = found = (*name, str(seen[name]))
+                seen[name] += 1
+            elif here.startswith("["):
                 table = found = _header(here)
             elif "=" in here:
                 found = (*table, *_only_path(tomllib.loads(f"{here.split('=', 1)[0]} = 0")))
@@ -241,6 +248,6 @@ def _keys_of(path: KeyPath) -> list[str]:
         annotation = model.model_fields[parts.pop(0)].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, Table)):
             annotation = next(a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, Table))
-            parts = parts[1:]  # a dict of tables: the next part is its key
+            parts = parts[1:]  # a dict of tables, or a list: the next part is its key
         model = annotation
-    return sorted(set(model.model_fields) - {"directory"})
+    return sorted({key_of(name, field) for name, field in model.model_fields.items()} - {"directory"})

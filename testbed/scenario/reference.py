@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
 
-from testbed.scenario import schema
-from testbed.scenario.schema import Table
+from testbed.scenario import faults, schema
+from testbed.scenario.table import Table, key_of
 from testbed.scenario.units import Quantity
 
 HEAD = """\
@@ -83,6 +83,13 @@ TABLES: tuple[tuple[str, type[Table], str], ...] = (
     ),
     ("[planning]", schema.PlanningTable, "What is estimated, and how, is in [run_folder.md](run_folder.md)."),
     ("[run]", schema.RunTable, ""),
+    (
+        "[[fault]]",
+        faults.FaultTable,
+        "As many as you like; each happens in every session (model and planner) alike. [faults.md](faults.md) says what each kind"
+        " needs, and what becomes of requests.",
+    ),
+    ("[recovery]", faults.RecoveryTable, "See [faults.md](faults.md)."),
 )
 
 _PLAIN: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "true or false"}
@@ -112,7 +119,7 @@ def _row(name: str, field: FieldInfo) -> str:
     extra = field.json_schema_extra
     said = str(extra["default"]) if isinstance(extra, dict) else "**needed**"
     default = said if field.is_required() else default_of(field)
-    return f"| `{name}` | {value} | {default} | {(field.description or '').replace('|', chr(92) + '|')} |\n"
+    return f"| `{key_of(name, field)}` | {value} | {default} | {(field.description or '').replace('|', chr(92) + '|')} |\n"
 
 
 def _value(field: FieldInfo) -> str:
@@ -164,7 +171,7 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 
 def kinds_of(annotation: Any) -> Iterator[Any]:
-    """The types that a field may have, without None; of a dict also its values'."""
+    """The types that a field may have, without None; of a dict or a list also its values'."""
     for kind in _members(annotation):
         plain = getattr(kind, "__origin__", kind) if hasattr(kind, "__metadata__") else kind
         if plain is type(None):
@@ -172,6 +179,8 @@ def kinds_of(annotation: Any) -> Iterator[Any]:
         yield plain
         if typing.get_origin(plain) is dict:
             yield typing.get_args(plain)[1]
+        elif typing.get_origin(plain) is tuple:
+            yield typing.get_args(plain)[0]
 
 
 if __name__ == "__main__":

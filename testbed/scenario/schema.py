@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from d3node.program import Route
+from testbed.scenario.faults import FaultTable, Mode, RecoveryTable
+from testbed.scenario.table import Table as Table
 from testbed.scenario.units import Duration, Frequency, Rate, Share, Size
 
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)]
 """One or more names; a single one may be given without brackets."""
-
-
-class Table(BaseModel):
-    """Base of all tables: frozen, unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelTable(Table):
@@ -211,4 +207,11 @@ class Scenario(Table):
     requests: RequestsTable = RequestsTable()
     planning: PlanningTable = PlanningTable()
     run: RunTable = RunTable()
+    fault: tuple[FaultTable, ...] = ()
+    recovery: RecoveryTable = RecoveryTable()
     directory: str = Field(default=".", description="folder that relative paths start from; set by the loader")
+
+    @property
+    def recovers(self) -> Mode:
+        """What is done about hosts that are lost."""
+        return self.recovery.mode or ("resume" if self.fault else "none")
