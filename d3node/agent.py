@@ -139,6 +139,7 @@ class Agent:
             first = await channel.receive()
             if first.kind != "hello" or not isinstance(first.fields.get("host"), str):
                 raise ProtocolError("a connection between agents begins with hello")
+            _certified(channel, first.fields["host"])
             peer = first.fields["host"]
             self._inbound[channel] = peer
             requests = self._requests
@@ -407,6 +408,13 @@ class Agent:
             self._compute.totals.late_s.append(max(0.0, now - due))
         due = now + self.config.lag_interval_s
         self._lag_timer = self._loop.call_at(due, self._sample_lag, due)
+
+
+def _certified(channel: Channel, host: str) -> None:
+    """Raise ProtocolError where the peer's certificate is another host's. Without TLS every name is believed."""
+    names: frozenset[str] | None = getattr(channel, "names", None)
+    if names is not None and host not in names:
+        raise ProtocolError(f"{host[:80]!r} came with the certificate of {', '.join(sorted(names))}")
 
 
 async def _say(channel: Channel, error: NodeError) -> None:

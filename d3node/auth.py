@@ -6,13 +6,15 @@ big-endian: magic "D3NA" (4), protocol version (2), type (1), zero (1), body len
 | type      | sender | body                                                     |
 |-----------|--------|----------------------------------------------------------|
 | 1 hello   | client | nonce C (32)                                             |
-| 2 proof   | server | nonce S (32), HMAC-SHA256(secret, "server", V, C, S) (32) |
-| 3 proof   | client | HMAC-SHA256(secret, "client", V, C, S) (32)              |
+| 2 proof   | server | nonce S (32), HMAC-SHA256(secret, "server", V, C, S, B) (32) |
+| 3 proof   | client | HMAC-SHA256(secret, "client", V, C, S, B) (32)           |
 | 4 welcome | server | (empty)                                                  |
 | 5 refused | either | why, in words (UTF-8, up to 512)                         |
 
-The role is part of what is signed and both nonces are fresh, so neither a recorded nor a reflected proof is worth anything. The
-secret keeps strangers and earlier runs out; it does not hide or protect what travels afterwards.
+The role is part of what is signed and both nonces are fresh, so neither a recorded nor a reflected proof is worth anything. B is
+empty on plain connections, and inside TLS a value that only the two ends of that TLS connection share (`d3node.tls`): proofs that
+somebody in the middle passes on are worth nothing either. The secret keeps strangers and earlier runs out; hiding and protecting
+what travels afterwards is TLS's business.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ HEAD: Final = struct.Struct(">4sHBBH")
 NONCE_BYTES: Final = 32
 PROOF_BYTES: Final = 32
 TEXT_BYTES: Final = 512
+TLS_RECORDS: Final = (b"\x15\x03", b"\x16\x03")
+"""How an alert and a handshake of TLS begin."""
 HELLO, SERVER_PROOF, CLIENT_PROOF, WELCOME, REFUSED = 1, 2, 3, 4, 5
 _BODY: Final = {HELLO: NONCE_BYTES, SERVER_PROOF: NONCE_BYTES + PROOF_BYTES, CLIENT_PROOF: PROOF_BYTES, WELCOME: 0}
 
@@ -65,6 +69,11 @@ class Handshake:
         self._nonce = secrets.token_bytes(NONCE_BYTES) if nonce is None else nonce
         self._expected = HELLO if role == "server" else SERVER_PROOF
         self._nonces = b""
+        self._binding = b""
+
+    def bind(self, binding: bytes) -> None:
+        """Sign the connection that carries the handshake, too; both ends know the value. To be called before anything else."""
+        self._binding = binding
 
     def start(self) -> bytes:
         """The client opens; the server waits."""
@@ -77,6 +86,8 @@ class Handshake:
         while not self.done and len(self.rest) >= HEAD.size:
             magic, version, kind, zero, length = HEAD.unpack_from(self.rest)
             if magic != MAGIC:
+                if self.rest.startswith(TLS_RECORDS):
+                    raise self._refuse(AuthenticationError("the peer speaks TLS: give both sides certificates, or neither"))
                 raise self._refuse(ProtocolError("this is a port of d3node; what came is not its handshake"))
             if version != VERSION:
                 raise self._refuse(
@@ -114,7 +125,7 @@ class Handshake:
         return b""
 
     def _proof(self, role: Role) -> bytes:
-        signed = b"d3node " + role.encode() + struct.pack(">H", VERSION) + self._nonces
+        signed = b"d3node " + role.encode() + struct.pack(">H", VERSION) + self._nonces + self._binding
         return hmac.new(self._secret, signed, hashlib.sha256).digest()
 
     def _verify(self, role: Role, proof: bytes) -> None:

@@ -40,13 +40,22 @@ class DirectSocket:
 
     async def write(self, views: list[memoryview]) -> None:
         """Hand all bytes of the views to the kernel, waiting where it has no room. Raises ChannelClosed when the peer is gone."""
+        large = sum(len(view) for view in views) >= LARGE_BYTES
+        await self.push(views)
+        if large:
+            await self.settle()
+
+    async def push(self, views: list[memoryview]) -> None:
+        """As `write`, and over when the kernel has the bytes, however many of them still wait there."""
         if self._sock is None:
             raise ChannelClosed("the connection is closed")
-        large = self._tcp and sum(len(view) for view in views) >= LARGE_BYTES
         self._views = views
         if not self._push():
             await self._writable()
-        if large and self._sock is not None:
+
+    async def settle(self) -> None:
+        """Wait until few of the bytes that the kernel has still wait for the network."""
+        if self._tcp and self._sock is not None:
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             await self._writable()
             if self._sock is not None:

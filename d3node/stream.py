@@ -7,6 +7,8 @@ Small things (prefixes, headers, small tensors) pass through one staging buffer;
 into the memory that the tensor keeps. That memory is asked for after the header has been validated and is committed by the
 operating system as it fills. Where only the sizes of tensors matter (`sizes`), their bytes travel all the same, but are nobody's:
 they come from, and go to, one piece of memory that all channels of the process share.
+
+With TLS (`d3node.tls`) everything passes through its memory first; the contract stays the same.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ import numpy as np
 from d3node import wire
 from d3node.auth import Handshake, refusal
 from d3node.channel import Message, Payload, Transfer
-from d3node.direct import DirectSocket
+from d3node.direct import LARGE_BYTES, DirectSocket
 from d3node.errors import AuthenticationError, ChannelClosed, ChannelError, ProtocolError
+from d3node.tls import TlsLayer
 
 STAGE_BYTES: Final = 1 << 16
+ENCRYPTED_AT_ONCE: Final = 1 << 18
 LINGER_S: Final = 2.0
 
 
@@ -32,6 +36,7 @@ class TcpChannel(asyncio.BufferedProtocol):
     """`d3node.channel.Channel` over a stream socket (TCP or Unix).
 
     `ready` is set once the handshake is through; it raises AuthenticationError, ProtocolError or ChannelClosed otherwise.
+    `names` are those of the peer's certificate, None without TLS.
     """
 
     def __init__(
@@ -41,8 +46,12 @@ class TcpChannel(asyncio.BufferedProtocol):
         peer: str = "",
         on_made: Callable[[TcpChannel], None] | None = None,
         sizes: bool = False,
+        tls: TlsLayer | None = None,
     ) -> None:
         self.peer = peer
+        self.names: frozenset[str] | None = None
+        self._tls = tls
+        self._cipher = memoryview(bytearray(STAGE_BYTES)) if tls is not None else None
         self._sizes = sizes
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -96,11 +105,20 @@ class TcpChannel(asyncio.BufferedProtocol):
                         raise ProtocolError("a tensor has no data to send: one host runs with tensors, another with sizes only")
                     size += payload.nbytes
             try:
-                await sock.write(views)
+                await (sock.write(views) if self._tls is None else self._write_encrypted(sock, self._tls, views, size))
             except (ChannelClosed, asyncio.CancelledError):
                 self.abort()  # half a frame may be out: nothing that follows could be understood
                 raise
             self.bytes_sent += size
+
+    async def _write_encrypted(self, sock: DirectSocket, tls: TlsLayer, views: list[memoryview], size: int) -> None:
+        if size <= ENCRYPTED_AT_ONCE:
+            views = [memoryview(b"".join(views))]
+        for view in views:
+            for start in range(0, len(view), ENCRYPTED_AT_ONCE):
+                await sock.push([memoryview(tls.encrypt(view[start : start + ENCRYPTED_AT_ONCE]))])
+        if size >= LARGE_BYTES:
+            await sock.settle()
 
     async def receive(self) -> Message:
         """Next message. Raises ChannelClosed at the end of the stream and ProtocolError on an illegal frame."""
@@ -129,6 +147,8 @@ class TcpChannel(asyncio.BufferedProtocol):
             self._error = ChannelClosed(f"the connection with {self.peer} was closed on this side")
         if not transport.is_closing():
             timer = self._loop.call_later(LINGER_S, transport.abort)
+            if self._tls is not None and not self._writing.locked():
+                transport.write(self._tls.goodbye())
             transport.write_eof()
             # what still comes in is read and dropped: closing with unread bytes would reset the connection and lose what was sent
             self._inbox.clear()
@@ -158,28 +178,38 @@ class TcpChannel(asyncio.BufferedProtocol):
         self._socket = DirectSocket(self._loop, transport.get_extra_info("socket").fileno())
         if not self.peer:
             self.peer = _name(transport.get_extra_info("peername"))
-        assert self._handshake is not None
-        if opening := self._handshake.start():
-            transport.write(opening)
+        if self._tls is None:
+            self._open()
+        else:
+            self._decrypt()
         self._timer = self._loop.call_later(self._limits.handshake_s, self._handshake_late)
         if self._on_made is not None:
             self._on_made(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._target is not None:
-            return self._target[self._filled :]
-        return self._view[self._end :]
+        return self._room() if self._cipher is None else self._cipher
 
     def buffer_updated(self, nbytes: int) -> None:
         self._progress += 1
         if self._error is not None:
             self._target, self._start, self._end = None, 0, 0
-            return
+        elif self._tls is None or self._cipher is None:
+            self._took(nbytes)
+        else:
+            self._tls.feed(self._cipher[:nbytes])
+            self._decrypt()
+
+    def _room(self) -> memoryview:
+        """Where the stream's next bytes belong."""
+        return self._view[self._end :] if self._target is None else self._target[self._filled :]
+
+    def _took(self, nbytes: int) -> None:
+        """So many bytes of the stream lie in their room now."""
         if self._target is None:
             self._end += nbytes
         else:
             self._filled += nbytes
-            if self._filled < len(self._target) and self._socket is not None:
+            if self._filled < len(self._target) and self._socket is not None and self._tls is None:
                 self._filled += self._socket.read_more(self._target[self._filled :])
             if self._filled < len(self._target):
                 return
@@ -204,6 +234,48 @@ class TcpChannel(asyncio.BufferedProtocol):
             self._closed.set_result(None)
         if self._socket is not None:
             self._socket.close(str(self._error))
+
+    # -- TLS -----------------------------------------------------------------------------------------------------------------
+
+    def _decrypt(self) -> None:
+        """Go as far as the received bytes reach: TLS's handshake, then what it carries."""
+        tls = self._tls
+        assert tls is not None
+        assert self._transport is not None
+        try:
+            if not tls.established:
+                try:
+                    through = tls.shake()
+                finally:
+                    if out := tls.take():
+                        self._transport.write(out)
+                if not through:
+                    return
+                self.names = tls.names
+                if self._handshake is not None:
+                    self._handshake.bind(tls.binding)
+                self._open()
+            while not self._paused and self._error is None:
+                count = tls.read_into(self._room())
+                if count is None:
+                    break
+                if count == 0:
+                    self.eof_received()
+                    self._transport.close()
+                    break
+                self._took(count)
+        except ChannelError as error:
+            self._refuse(error)
+
+    def _open(self) -> None:
+        """Begin the handshake with the run's secret."""
+        if self._handshake is not None and (opening := self._handshake.start()):
+            self._put(opening)
+
+    def _put(self, data: bytes) -> None:
+        """Send bytes of the handshake."""
+        if self._transport is not None:
+            self._transport.write(data if self._tls is None else self._tls.encrypt(data))
 
     # -- reading -------------------------------------------------------------------------------------------------------------
 
@@ -237,8 +309,8 @@ class TcpChannel(asyncio.BufferedProtocol):
         data = bytes(self._view[self._start : self._end])
         self._start = self._end = 0
         reply = handshake.feed(data)
-        if reply and self._transport is not None:
-            self._transport.write(reply)
+        if reply:
+            self._put(reply)
         if handshake.done:
             self._handshake = None
             self._end = len(handshake.rest)
@@ -328,6 +400,8 @@ class TcpChannel(asyncio.BufferedProtocol):
                 self._parse()
             except ChannelError as error:
                 self._refuse(error)
+            if self._tls is not None:
+                self._decrypt()
 
     def _stalled(self) -> None:
         self._timer = None
@@ -359,8 +433,8 @@ class TcpChannel(asyncio.BufferedProtocol):
         transport = self._transport
         if handshake is None or transport is None or transport.is_closing():
             return
-        if handshake.role == "server":
-            transport.write(handshake.last_words or refusal(str(error)))
+        if handshake.role == "server" and (self._tls is None or self._tls.established):
+            self._put(handshake.last_words or refusal(str(error)))
         transport.close()
 
     def _fail(self, error: ChannelError) -> None:

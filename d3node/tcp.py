@@ -14,12 +14,13 @@ import socket
 import stat
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 from d3node.auth import Handshake
 from d3node.channel import Handler, attend
 from d3node.errors import AuthenticationError, ChannelError
 from d3node.stream import TcpChannel
+from d3node.tls import Tls, TlsLayer
 from d3node.wire import Limits
 
 log = logging.getLogger("d3node.tcp")
@@ -30,11 +31,18 @@ class TcpTransport:
     """Makes and accepts channels whose peers know `secret`.
 
     `congestion_control`: a name such as "cubic" for every TCP connection; None leaves the system's default. `sizes`: tensors
-    without data may be sent, as bytes that mean nothing, and arrive without data. Raises AuthenticationError for an empty secret.
+    without data may be sent, as bytes that mean nothing, and arrive without data. `tls`: certificates for every TCP connection
+    (Unix sockets never use TLS); a server's certificate must be for the name or address that is dialled. Raises
+    AuthenticationError for an empty secret.
     """
 
     def __init__(
-        self, secret: bytes, congestion_control: str | None = None, limits: Limits | None = None, sizes: bool = False
+        self,
+        secret: bytes,
+        congestion_control: str | None = None,
+        limits: Limits | None = None,
+        sizes: bool = False,
+        tls: Tls | None = None,
     ) -> None:
         if not secret:
             raise AuthenticationError("the run's secret is empty")
@@ -42,6 +50,7 @@ class TcpTransport:
         self._congestion_control = congestion_control
         self._limits = limits or Limits()
         self._sizes = sizes
+        self._tls = tls
 
     async def connect(self, address: str, *, deadline_s: float = 10.0) -> TcpChannel:
         """Dial an address. Raises ChannelError (unreachable, late), AuthenticationError or ProtocolError (refused)."""
@@ -49,7 +58,8 @@ class TcpTransport:
         limits = replace(self._limits, handshake_s=min(deadline_s, self._limits.handshake_s))
 
         def make() -> TcpChannel:
-            return TcpChannel(Handshake("client", self._secret), limits, peer=address, sizes=self._sizes)
+            handshake, tls = Handshake("client", self._secret), self._layer("client", address)
+            return TcpChannel(handshake, limits, peer=address, sizes=self._sizes, tls=tls)
 
         channel: TcpChannel | None = None
         try:
@@ -67,6 +77,8 @@ class TcpTransport:
             raise ChannelError(f"{address} did not answer within {deadline_s:g} s") from None
         except OSError as error:
             raise ChannelError(f"cannot connect to {address}: {error.strerror or error}") from error
+        except ValueError as error:  # a name that cannot be one, for the resolver or in a path
+            raise ChannelError(f"cannot connect to {address!r}: {error}") from error
         except BaseException:
             if channel is not None:
                 channel.abort()
@@ -82,7 +94,8 @@ class TcpTransport:
         loop = asyncio.get_running_loop()
 
         def make() -> TcpChannel:
-            return TcpChannel(Handshake("server", self._secret), self._limits, on_made=listener.accept, sizes=self._sizes)
+            handshake, tls = Handshake("server", self._secret), self._layer("server", address)
+            return TcpChannel(handshake, self._limits, on_made=listener.accept, sizes=self._sizes, tls=tls)
 
         try:
             if address.startswith("unix:"):
@@ -100,7 +113,14 @@ class TcpTransport:
             if error.errno == errno.EADDRINUSE:
                 raise ChannelError(f"{address} is in use: stop what listens there, or choose another address") from error
             raise ChannelError(f"cannot listen on {address}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise ChannelError(f"cannot listen on {address!r}: {error}") from error
         return listener
+
+    def _layer(self, role: Literal["client", "server"], address: str) -> TlsLayer | None:
+        if self._tls is None or address.startswith("unix:"):
+            return None
+        return TlsLayer(self._tls, role, split_address(address)[0] if role == "client" else None)
 
     async def _dial(self, host: str, port: int) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -213,8 +233,8 @@ def split_address(address: str) -> tuple[str, int]:
 
 def _path(address: str) -> str:
     path = address.removeprefix("unix:")
-    if not path or len(os.fsencode(path)) > 107:
-        raise ChannelError(f"{address!r}: a Unix socket needs a path of 1 to 107 bytes")
+    if not path or "\0" in path or len(os.fsencode(path)) > 107:
+        raise ChannelError(f"{address!r}: a Unix socket needs a path of 1 to 107 bytes, none of them zero")
     return path
 
 

@@ -318,11 +318,15 @@ def test_a_dead_listeners_socket_file_is_taken_over(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:", ":80", "127.0.0.1:99999", "127.0.0.1:http", "unix:"])
+@pytest.mark.parametrize(
+    "address", ["nowhere", "127.0.0.1:", ":80", "127.0.0.1:99999", "127.0.0.1:http", "unix:", ".x:1", "unix:/a\0b", "a\0b:1"]
+)
 def test_bad_addresses_are_named(address: str) -> None:
     async def main() -> None:
-        with pytest.raises(ChannelError, match=r"address|path"):
+        with pytest.raises(ChannelError, match=r"address|path|cannot connect"):
             await TcpTransport(SECRET).connect(address)
+        with pytest.raises(ChannelError, match=r"address|path|cannot listen"):
+            await TcpTransport(SECRET).listen(address, echo)
 
     asyncio.run(main())
 

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 
 from conformance.channel_checks import CHECKS, Check, a_writer_hears_that_the_peer_is_gone
 from d3node.clock import ScaledLoop, VirtualLoop, run
@@ -43,8 +44,8 @@ def test_sim_within_a_host(check: Check) -> None:
 
 
 @checks
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
 def test_sockets(check: Check, kind: str, tmp_path: Path) -> None:
-    address = "127.0.0.1:0" if kind == "tcp" else f"unix:{tmp_path}/listener"
-    transport = TcpTransport(b"secret")
+    address = f"unix:{tmp_path}/listener" if kind == "unix" else "127.0.0.1:0"
+    transport = TcpTransport(b"secret", tls=Authority(tmp_path).tls("host") if kind == "tls" else None)
     run(ScaledLoop(1.0), check(transport, transport, address))
