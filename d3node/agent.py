@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from d3node import stats
-from d3node.channel import Channel, Message, Payload, Transport
+from d3node.channel import Channel, Message, Transport
 from d3node.compute import ComputeQueue
 from d3node.errors import ChannelError, ModelError, NodeError, PlanError, ProtocolError
 from d3node.graph import LayerGraph
@@ -23,6 +23,7 @@ from d3node.install import compile_epoch
 from d3node.links import Link, Outbox, Sender
 from d3node.numerics import Encoding, Numerics, RunnableModel, Sizes
 from d3node.plan import Plan, Tier
+from d3node.probes import Probes
 from d3node.program import Route
 from d3node.protocol import CONTROL_KINDS, DATA_KINDS, VERSION, check_fields
 from d3node.requests import Bounds, Requests
@@ -106,12 +107,10 @@ class Agent:
         self._bytes_sent = 0
         self._bytes_received = 0
         self._orchestrator: Outbox | None = None
-        self._probes: dict[int, tuple[Outbox, int | str, float, asyncio.TimerHandle]] = {}
-        self._probe_count = 0
         self._compute = ComputeQueue(self._loop, executor)
         self._requests = Requests(config.name, self._compute, self._post, self._emit, config.bounds)
         self._weights = Weights(config.name, self._models, self._compute, self._dial, self._say_to)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._probes = Probes(config.name, self._say_to, config.probe_s)
         self._lag_timer: asyncio.TimerHandle | None = None
         if config.lag_interval_s is not None:
             self._sample_lag(None)
@@ -123,10 +122,7 @@ class Agent:
         self._weights.close()
         for link in self._links.values():
             link.close()
-        for task in self._tasks:
-            task.cancel()
-        for _, _, _, timer in self._probes.values():
-            timer.cancel()
+        self._probes.close()
         if self._lag_timer is not None:
             self._lag_timer.cancel()
 
@@ -149,7 +145,7 @@ class Agent:
                 if message.kind in ("tensor", "tile", "tile_done", "answer"):
                     requests.data(peer, message)
                 elif message.kind == "probe":
-                    self._answer_probe(peer, message, before)
+                    self._probes.data(peer, message, before)
                 elif message.kind in ("weights", "kept"):
                     self._weights.data(peer, message)
                 elif message.kind in DATA_KINDS and message.kind not in ("hello", "refused"):
@@ -261,7 +257,11 @@ class Agent:
         elif kind == "whole":
             self._whole(outbox, fields)
         elif kind == "probe":
-            self._probe(outbox, fields)
+            if fields.get("peer") not in self._peers:
+                raise ProtocolError(f"probe: {self.config.name} was given no address of {fields.get('peer')!r}")
+            self._probes.send(outbox, fields, real=self.config.tensors == "real")
+        elif kind == "ping":
+            outbox.post(Message("ok", {"id": fields["id"]}))
         elif kind in ("hold", "upload", "stop"):
             self._weights.control(outbox, kind, fields)
         elif kind == "stats":
@@ -282,6 +282,9 @@ class Agent:
             raise ModelError(f"configure: {self.config.name} has only the graphs of {', '.join(bare)}, no weights")
         self.config = replace(self.config, mode=mode, tensors=tensors, route=route, input_encoding=encoding)
         self._requests.modelled = mode == "modelled"
+        self._requests.recovery = bool(fields.get("recovery", False))
+        if fields.get("fresh", False):
+            self._forget_all()
         self._orchestrator = outbox
         for peer, address in fields["peers"].items():
             if self._peers.get(peer, address) != address and peer in self._links:
@@ -293,15 +296,26 @@ class Agent:
             Numerics(next(iter(self._real().values())), encoding, self.config.threads).prepare()
         outbox.post(Message("ok", {"id": fields["id"], "name": self.config.name, "tier": self.config.tier, "version": VERSION}))
 
+    def _forget_all(self) -> None:
+        """Begin anew: others have gone on without this host, and nothing that it still has for them counts."""
+        self._requests.clear()
+        for link in self._links.values():
+            self._bytes_sent += link.bytes_sent
+            link.close()
+        self._links.clear()
+
     def _install(self, outbox: Outbox, fields: dict[str, Any]) -> None:
         plan = Plan.from_dict(fields["plan"])
         model = self._model(plan.model)
         modelled = self.config.mode == "modelled"
+        route = fields.get("route", self.config.route)
+        if route not in get_args(Route):
+            raise ProtocolError(f"install: route {route!r} is not one of {', '.join(get_args(Route))}")
         epoch = compile_epoch(
             plan,
             (model if isinstance(model, LayerGraph) else model.graph) if self.config.tensors == "sizes" else model,
             self.config.name,
-            route=self.config.route,
+            route=route,
             encoding=self.config.input_encoding,
             steps_s=fields["steps_s"] if modelled else None,
             tiles_s=fields["tiles_s"] if modelled else None,
@@ -334,48 +348,6 @@ class Agent:
                 outbox.post(Message("ok", {"id": identity, "label": model.label(seed)}, answer))
 
         self._compute.offload(lambda: numerics.whole(seed), answered)
-
-    # -- probes --------------------------------------------------------------------------------------------------------------
-
-    def _probe(self, outbox: Outbox, fields: dict[str, Any]) -> None:
-        peer, size = fields.get("peer"), fields["size"]
-        if peer not in self._peers:
-            raise ProtocolError(f"probe: {self.config.name} was given no address of {peer!r}")
-        if not 0 <= size <= 64 << 20:
-            raise ProtocolError(f"probe: a size of {size!r} bytes; 0 to 64 MiB are possible")
-        self._probe_count += 1
-        number = self._probe_count
-        timer = self._loop.call_later(self.config.probe_s, self._probe_late, number, peer)
-        self._probes[number] = (outbox, fields["id"], self._loop.time(), timer)
-        data = None if self.config.tensors == "sizes" else memoryview(bytearray(size))
-        what = {"id": number, "size": size, "reply": False, "start": 0.0, "end": 0.0, "bytes": 0, "gap": 0.0}
-        self._post(str(peer), Message("probe", what, (Payload("uint8", (size,), size, data),)), None)
-
-    def _answer_probe(self, peer: str, message: Message, before: Message) -> None:
-        """Send a probe back, or report one that came back. `before` is what came in on the connection before it."""
-        fields, transfer = message.fields, message.transfer
-        if not fields["reply"]:
-            start, end, size = (transfer.sent_at, transfer.received_at, transfer.wire_bytes) if transfer else (0.0, 0.0, 0)
-            gap = end - before.transfer.received_at if before.transfer else end
-            reply = {"id": fields["id"], "size": 0, "reply": True, "start": start, "end": end, "bytes": size, "gap": gap}
-            self._post(peer, Message("probe", reply), None)
-            return
-        if (probe := self._probes.pop(fields["id"], None)) is not None:
-            outbox, identity, begun, timer = probe
-            timer.cancel()
-            answer = {
-                "rtt_s": self._loop.time() - begun,
-                "one_way_s": fields["end"] - fields["start"],
-                "bytes": fields["bytes"],
-                "end": fields["end"],
-                "gap_s": fields["gap"],
-            }
-            outbox.post(Message("ok", {"id": identity, **answer}))
-
-    def _probe_late(self, number: int, peer: str) -> None:
-        outbox, identity, _, _ = self._probes.pop(number)
-        text = f"no answer of {peer} to a probe within {self.config.probe_s:g} s"
-        outbox.post(Message("refused", {"id": identity, "error": "DeadlineExceeded", "text": text}))
 
     # -- small things --------------------------------------------------------------------------------------------------------
 

@@ -67,6 +67,8 @@ class Epoch:
     Of exits (`d3node.program.Program`): `exits` decided here, by vertex; `passed`; `tells` by exit; `after` by (vertex, host)
     for sends that wait for exits, `due` by vertex for arrivals that do. `contributors`: other devices of the plan; `seed`
     decides exits where only sizes travel; `blanks`: what blank views make of a vertex, once computed.
+
+    `provides`: tensors that this host holds already when a request under this plan begins (`Plan.done`).
     """
 
     number: int
@@ -96,6 +98,7 @@ class Epoch:
     due: dict[int, int] = field(default_factory=dict)
     contributors: frozenset[str] = frozenset()
     seed: int = 0
+    provides: frozenset[int] = frozenset()
     blanks: dict[int, Payload] = field(default_factory=dict)
 
     @property
@@ -242,6 +245,7 @@ def compile_epoch(
         due={send.vertex: send.after for p in programs for send in p.sends if send.host == host},
         contributors=frozenset(host for _, host in plan.placed) - {device},
         seed=seed,
+        provides=frozenset(program.provides) if program else frozenset(),
     )
 
 

@@ -80,6 +80,9 @@ class Plan:
     `placed`: (vertex, host) for vertices of the device tier that other devices compute, each from its own view of the input.
     `patience_s`: how long a leading host waits for tensors of devices before it goes on with what blank views would have made.
     `fallback_s`: after so long the device answers with the last of its own exits.
+
+    `done`: vertices, ascending, that are not computed under this plan, because their tensors exist or nobody needs them; one
+    that is needed is held by the leading host of its tier, which may be any. So a request goes on that another plan has begun.
     """
 
     planner: str
@@ -96,6 +99,7 @@ class Plan:
     placed: tuple[tuple[int, str], ...] = ()
     patience_s: float | None = None
     fallback_s: float | None = None
+    done: tuple[int, ...] = ()
 
     @property
     def lossless(self) -> bool:
@@ -130,7 +134,7 @@ class Plan:
             and self.stacks == other.stacks
             and self.hosts == other.hosts
             and (self.exits, self.coding, self.placed) == (other.exits, other.coding, other.placed)
-            and (self.patience_s, self.fallback_s) == (other.patience_s, other.fallback_s)
+            and (self.patience_s, self.fallback_s, self.done) == (other.patience_s, other.fallback_s, other.done)
         )
 
     def part(self, tier: Tier) -> tuple[int, ...]:
@@ -154,12 +158,13 @@ class Plan:
             raise PlanError(
                 f"plan of {self.planner!r} has {len(self.tiers)} tiers for the {len(graph)} vertices of {graph.name!r}"
             )
-        if self.tiers[INPUT] != "device":
+        done = self._check_done(graph)
+        if self.tiers[INPUT] != "device" and INPUT not in done:
             raise PlanError("the input vertex belongs to the device")
         if self.two_way and (len(set(self.tiers)) > 2 or self.stacks):
             raise PlanError("a plan in which data flows both ways uses the device and one other tier, without stacks")
         for producer, consumer in graph.edges:
-            if not self.two_way and RANK[self.tiers[producer]] > RANK[self.tiers[consumer]]:
+            if not self.two_way and consumer not in done and RANK[self.tiers[producer]] > RANK[self.tiers[consumer]]:
                 raise PlanError(
                     f"data may only flow device -> edge -> cloud, but {graph[producer].name!r} on {self.tiers[producer]}"
                     f" feeds {graph[consumer].name!r} on {self.tiers[consumer]}"
@@ -181,6 +186,17 @@ class Plan:
             raise PlanError(f"tensors can be coded as {', '.join(CODINGS)}, not as {self.coding!r}")
         if self.fallback_s is not None and not any(self.tiers[e.vertex] == "device" for e in self.exits):
             raise PlanError("a plan without an exit on the device has no answer of its own to fall back on")
+
+    def _check_done(self, graph: LayerGraph) -> frozenset[int]:
+        """Only whole tensors of lossless, one-way plans can be gone on from."""
+        done = frozenset(self.done)
+        if list(self.done) != sorted(done) or not done <= set(range(len(graph))):
+            raise PlanError(f"the vertices that are done must be ascending and of {graph.name!r}: {list(self.done)}")
+        if done and (self.exits or self.placed or self.two_way or self.coding != "float32"):
+            raise PlanError("a plan with exits, placed vertices, coded tensors or two ways cannot be gone on with half-way")
+        if cut := [s for s in self.stacks if done.intersection(s.vertices)]:
+            raise PlanError(f"stack ending in {graph[cut[0].output].name!r}: a vertex of it is done")
+        return done
 
     def _check_placed(self, graph: LayerGraph) -> None:
         """Other devices compute from their own view of the input, and send to higher tiers only."""
@@ -254,7 +270,10 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return asdict(self)
+        raw = asdict(self)
+        if not self.done:
+            del raw["done"]
+        return raw
 
     def to_json(self) -> str:
         """JSON text that `from_json` reads back to an equal plan."""
@@ -295,6 +314,7 @@ class Plan:
                 placed=tuple((int(v), str(host)) for v, host in raw.get("placed", ())),
                 patience_s=_seconds(raw.get("patience_s")),
                 fallback_s=_seconds(raw.get("fallback_s")),
+                done=tuple(int(v) for v in raw.get("done", ())),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise PlanError(f"not a plan: {error!r}") from error

@@ -54,6 +54,8 @@ class Program:
 
     With exits: `exits` are those decided here (numbers in the plan); `passed` how many lie on lower tiers, so that whatever
     arrives has passed them; `tells`: (exit, host) for hosts of this or a lower tier that wait for what is decided here.
+
+    `provides`: tensors of vertices that are done (`Plan.done`), held here, and needed here or elsewhere.
     """
 
     host: str
@@ -65,6 +67,7 @@ class Program:
     exits: tuple[int, ...] = ()
     passed: int = 0
     tells: tuple[tuple[int, str], ...] = ()
+    provides: tuple[int, ...] = ()
 
 
 def lower(graph: LayerGraph, plan: Plan, route: Route = "relay") -> dict[Tier, Program]:
@@ -81,10 +84,10 @@ def lower_all(graph: LayerGraph, plan: Plan, route: Route = "relay") -> tuple[Pr
     """Programs of all hosts: those that lead a tier, from the device up, then other devices that contribute views."""
     stage = stages(graph, plan.exits)
     end = max(1, len(plan.exits))
-    placed = dict(plan.placed)
+    placed, done = dict(plan.placed), frozenset(plan.done)
     needed: dict[Tier, dict[int, int]] = {tier: {} for tier in TIERS}  # vertex -> first stage that needs it there
     for producer, consumer in graph.edges:
-        if plan.tiers[producer] != plan.tiers[consumer] and stage[consumer] < end:
+        if plan.tiers[producer] != plan.tiers[consumer] and stage[consumer] < end and consumer not in done:
             there = needed[plan.tiers[consumer]]
             there[producer] = min(stage[consumer], there.get(producer, end))
     arrivals = dict(needed)
@@ -100,10 +103,11 @@ def lower_all(graph: LayerGraph, plan: Plan, route: Route = "relay") -> tuple[Pr
     helpers = tuple(dict.fromkeys(placed.values()))
     for tier, host in [*((tier, plan.hosts[tier]) for tier in TIERS), *(("device", helper) for helper in helpers)]:
         here = [v for v in plan.part(tier) if placed.get(v, plan.hosts[tier]) == host and stage[v] < end]
-        part = tuple(sorted((v for v in here if v != INPUT), key=lambda v: (stage[v], v)))
-        if not part and not arrivals[tier] and tier != "device":
+        part = tuple(sorted((v for v in here if v != INPUT and v not in done), key=lambda v: (stage[v], v)))
+        provides = tuple(v for v in here if v in done and _wanted(graph, v, done) and (v != INPUT or tier != "device"))
+        if not part and not arrivals[tier] and not provides and tier != "device":
             continue
-        available = {*here, *part} if tier == "device" else {*part, *arrivals[tier]}
+        available = {*here} if tier == "device" else {*here, *arrivals[tier]}
         sends = []
         for higher in TIERS[RANK[tier] + 1 :]:
             for v in sorted(arrivals[higher].keys() & available):
@@ -124,9 +128,15 @@ def lower_all(graph: LayerGraph, plan: Plan, route: Route = "relay") -> tuple[Pr
                 answers=tuple(v for v in graph.outputs if plan.tiers[v] == tier) if leads and not plan.exits else (),
                 exits=tuple(k for k, e in enumerate(plan.exits) if plan.tiers[e.vertex] == tier) if leads else (),
                 passed=sum(RANK[plan.tiers[e.vertex]] < RANK[tier] for e in plan.exits),
+                provides=provides,
             )
         )
     return tuple(replace(program, tells=_tells(program, programs)) for program in programs)
+
+
+def _wanted(graph: LayerGraph, vertex: int, done: frozenset[int]) -> bool:
+    """Whether the tensor of a vertex that is done is needed: as an answer, or to compute one that is not."""
+    return vertex in graph.outputs or any(consumer not in done for consumer in graph.successors[vertex])
 
 
 def _tells(program: Program, programs: Sequence[Program]) -> tuple[tuple[int, str], ...]:
@@ -145,7 +155,8 @@ def _steps(graph: LayerGraph, plan: Plan, part: tuple[int, ...], stage: tuple[in
     """Cut a tier's vertices into steps: a stack (or a chain of them) is a step; any other step ends where a tensor appears that
     leaves the tier."""
     chain_of = {v: chain for chain in plan.chains() for i in chain for v in plan.stacks[i].vertices}
-    leaves = {v for v in part if v in graph.outputs or any(plan.tiers[s] != plan.tiers[v] for s in graph.successors[v])}
+    others = {v: [s for s in graph.successors[v] if s not in plan.done] for v in part} if plan.done else graph.successors
+    leaves = {v for v in part if v in graph.outputs or any(plan.tiers[s] != plan.tiers[v] for s in others[v])}
     waits = {v for v in part if any(plan.tiers[p] != plan.tiers[v] for p in graph[v].inputs)}
     steps: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     run: list[int] = []

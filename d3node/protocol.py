@@ -5,14 +5,17 @@ done, failed and report go to the channel that sent the last `configure`.
 
 | kind        | direction | fields                                                              | payloads      |
 |-------------|-----------|---------------------------------------------------------------------|---------------|
-| configure   | o -> a    | id, peers {host: address}, mode, tensors, route, input_encoding     |               |
-| install     | o -> a    | id, plan {..}, steps_s {tier: [s per step]}, tiles_s [[s per tile] per stack], vertices_s |     |
+| configure   | o -> a    | id, peers {host: address}, mode, tensors, route, input_encoding, recovery, fresh |   |
+| install     | o -> a    | id, plan {..}, steps_s {tier: [s per step]}, tiles_s [[s per tile] per stack], vertices_s, route | |
 | retire      | o -> a    | epoch (dropped once its last request is done)                       |               |
 | share       | o -> a    | cpu_share (multiplies the host's modelled speed from now on)        |               |
 | submit      | o -> a    | request, epoch, input (seed of the image), deadline_s (device only) |               |
 | whole       | o -> a    | id, model, input: run the whole model, off the record               |               |
 | probe       | o -> a    | id, peer, size                                                      |               |
 | stats       | o -> a    | id                                                                  |               |
+| ping        | o -> a    | id, over (requests that have ended: nothing of them is kept)        |               |
+| held        | o -> a    | id, request, epoch: which of its tensors are still here             |               |
+| resume      | o -> a    | id, request, was, epoch, provide [vertices], input, deadline_s      |               |
 | hold        | o -> a    | id, model, vertices (whose weights it holds from now on; null: all) |               |
 | upload      | o -> a    | id, peer, model, vertices: send their weights to the peer           |               |
 | stop        | o -> a    | id: end uploads after the piece under way                           |               |
@@ -22,6 +25,7 @@ done, failed and report go to the channel that sent the last `configure`.
 | done        | a -> o    | request, epoch, submitted_at, done_at, exit, absent, fallback       | the answer    |
 | failed      | a -> o    | request, epoch, error (class name), text, submitted_at, done_at     |               |
 | report      | a -> o    | request, epoch, host, records [..], bytes_sent, bytes_received      |               |
+| stranded    | a -> o    | request, epoch, host, lost, text: it cannot go on, `lost` is gone   |               |
 
 `install` goes to every host of the plan, tile hosts included. In `steps_s` the entry of a stack step is not used (its tiles
 have their own times, at the speed of the host that runs them). `vertices_s` may be left out: for stacks whose tiles are
@@ -32,11 +36,21 @@ device's comes before `done`). With exits, only hosts up to the tier of the exit
 `submit` goes to every device of a plan with `placed` vertices, each of which takes its own view of the input. A request that a
 host refuses to start (`submit` without a plan, say) ends with `failed` like any other.
 
+Recovery, only where `configure` says `recovery`: a lost peer does not fail a request. Every leading host that has a part in it
+says `stranded` once for each epoch, keeps what it has, and waits for `resume`. Then the request goes on under another epoch,
+whose plan says what is `done`; `provide` are the tensors that this host holds and must provide, `was` is the epoch until now,
+which ends there with its report. The device gets `resume` first (`deadline_s` is what is left of its time), then every leading
+host that provides something; other hosts of the old epoch may get it, with nothing to provide. With other devices' views, coded
+tensors, exits or two ways nothing is ever `held`: such a request begins again from its input, under a plan without `done`. A hand
+whose leader is lost is dropped. While no orchestrator is connected, events wait for the next `configure`. `fresh` there: every
+request, epoch and kept tensor is dropped first, without a word (this host was taken for dead). Requests have numbers of their
+own within a run. `route` in `install` holds for this plan, instead of that of `configure`.
+
 Answers in `ok`: whole -> label (the image's class in the model's data set, null without one); probe -> rtt_s, one_way_s
 (sent_at to received_at at the peer), bytes, end (received_at) and gap_s (end minus received_at of the message before it on its
 connection; shorter than its way means that it queued behind that one); stats -> see `d3node.stats`; install -> epoch; configure
--> name, tier, version; upload, when the peer keeps what it was sent -> vertices (kept), sizes [[wire bytes, messages] ..],
-start and end (of the way, in the receiver's time), reply_bytes.
+-> name, tier, version; held -> vertices; upload, when the peer keeps what it was sent -> vertices (kept), sizes [[wire bytes,
+messages] ..], start and end (of the way, in the receiver's time), reply_bytes.
 
 Data plane (agent -> agent, on the shaped links; one connection per ordered pair of hosts, kept warm; another one for weights)
 
@@ -55,7 +69,8 @@ Data plane (agent -> agent, on the shaped links; one connection per ordered pair
 | left      | request, epoch, stack                   | (understood: no more `steal` will come)      |
 | answer    | request, epoch, vertex, exit, absent    | an output of the model, to the device        |
 | failure   | request, epoch, error, text             | (to the device: the request cannot be done)  |
-| cancel    | request, epoch                          | (from the device: the request has failed)    |
+| cancel    | request, epoch, moved                   | (from the device: the request has failed, or |
+|           |                                         | moved to another epoch: keep its tensors)    |
 | lost      | host, text                              | (to the device: this host is gone)           |
 | probe     | id, size, reply, start, end, bytes, gap | uint8 bytes out, empty back                  |
 | weights   | id, model, vertex, offset, size, last   | uint8 piece of a chunk (`d3node.weights`)    |
@@ -92,6 +107,9 @@ CONTROL_KINDS: Final = (
     "whole",
     "probe",
     "stats",
+    "ping",
+    "held",
+    "resume",
     "hold",
     "upload",
     "stop",
@@ -101,6 +119,7 @@ CONTROL_KINDS: Final = (
     "done",
     "failed",
     "report",
+    "stranded",
 )
 DATA_KINDS: Final = (
     "hello",
@@ -135,6 +154,9 @@ FIELDS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     "whole": {"id": _ID, "model": (str,), "input": (int,)},
     "probe": {"id": _ID, "size": (int,)},
     "stats": {"id": _ID},
+    "ping": {"id": _ID},
+    "held": {"id": _ID, **_REQUEST},
+    "resume": {"id": _ID, **_REQUEST, "was": (int,), "provide": (list, tuple), "input": (int,), "deadline_s": _NUMBER},
     "hold": {"id": _ID, "model": (str,)},
     "upload": {"id": _ID, "peer": (str,), "model": (str,), "vertices": (list, tuple)},
     "stop": {"id": _ID},
@@ -144,6 +166,7 @@ FIELDS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     "done": {**_REQUEST, "submitted_at": _NUMBER, "done_at": _NUMBER},
     "failed": {**_REQUEST, "error": (str,), "text": (str,), "submitted_at": _NUMBER, "done_at": _NUMBER},
     "report": {**_REQUEST, "host": (str,), "records": (list, tuple), "bytes_sent": (int,), "bytes_received": (int,)},
+    "stranded": {**_REQUEST, "host": (str,), "lost": (str,), "text": (str,)},
     "hello": {"host": (str,)},
     "tensor": {**_REQUEST, "vertex": (int,), "device": (str,)},
     "tile": {**_REQUEST, "stack": (int,), "tile": (int,), "leader": (str,)},

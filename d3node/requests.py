@@ -68,6 +68,7 @@ class Requests:
         self.loop = asyncio.get_running_loop()
         self.compute = compute
         self.modelled = True
+        self.recovery = False
         self.totals = RequestTotals()
         self.epochs: dict[int, Epoch] = {}
         self._post = post
@@ -269,15 +270,25 @@ class Requests:
 
     def close(self) -> None:
         """Forget everything."""
+        self.clear()
+        self._images.clear()
+
+    def clear(self) -> None:
+        """Drop all requests and epochs, and what waits for any; nobody hears of it."""
         for request in [*self._leads.values(), *self._hands.values()]:
             self._end(request)
         for parked in self._parked.values():
             if parked.timer is not None:
                 parked.timer.cancel()
+        self._parked.clear()
+        self._parked_bytes = 0
         if self._sweeper is not None:
             self._sweeper.cancel()
+            self._sweeper = None
         self.epochs.clear()
-        self._images.clear()
+        self._retired_at.clear()
+        self._retired_own.clear()
+        self._cancelled.clear()
 
     @property
     def active(self) -> int:
