@@ -19,9 +19,10 @@ from testbed.orchestrator.epochs import Epochs
 from testbed.orchestrator.fidelity import PairFacts
 from testbed.orchestrator.journal import Journal, Listener
 from testbed.orchestrator.loads import input_seeds
-from testbed.orchestrator.pair import PairRun, Stage
+from testbed.orchestrator.pair import PairRun
 from testbed.orchestrator.replay import Replay
 from testbed.orchestrator.results import FORMAT, Recorder, RunFolder
+from testbed.orchestrator.stage import Stage
 from testbed.orchestrator.summary import RunSummary, summarise
 from testbed.orchestrator.truth import TrueState
 from testbed.orchestrator.verify import Verifier

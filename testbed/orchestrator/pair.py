@@ -8,56 +8,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from d3node.errors import NodeError
-from testbed.backends.base import LinkCounters, Session, Settles
-from testbed.costs.network import MESSAGE_HEADER_BYTES
+from testbed.backends.base import Settles
 from testbed.errors import AgentError, RunError, TestbedError
 from testbed.orchestrator import joint, live, rows, steps
-from testbed.orchestrator.account import WIDE_AREA_ROLES, Ledger, LinkBytes
-from testbed.orchestrator.control import Fleet
-from testbed.orchestrator.epochs import Epochs
-from testbed.orchestrator.fidelity import PairFacts, backbone_gap
-from testbed.orchestrator.journal import Journal
+from testbed.orchestrator.account import Ledger
+from testbed.orchestrator.fidelity import PairFacts
+from testbed.orchestrator.link_records import Counters, LinkRecords
 from testbed.orchestrator.loads import arrivals, input_seed
 from testbed.orchestrator.observe import Observer
 from testbed.orchestrator.plan_cache import PlanCache
 from testbed.orchestrator.planning import DevicePlanner
-from testbed.orchestrator.replay import DIRECTIONS, Replay, sleep_until
-from testbed.orchestrator.results import Recorder, seconds
+from testbed.orchestrator.probing import Probing
+from testbed.orchestrator.replay import sleep_until
+from testbed.orchestrator.stage import Stage
 from testbed.orchestrator.tracker import Request, Tracker
-from testbed.orchestrator.truth import LinkKey, TrueState
 from testbed.orchestrator.uploading import Uploading
-from testbed.orchestrator.verify import Verifier
-from testbed.orchestrator.walltime import WallLimit
-from testbed.orchestrator.world import Site, World
+from testbed.orchestrator.world import Site
 from testbed.planners.base import JointPlanner
 from testbed.scenario.demand import mean_rate
-from topologies.layout import Direction
-
-Counters = dict[LinkKey, LinkCounters]
 
 PATIENCE_S = 5.0
 """How long a session that has failed waits for its last counters."""
-
-
-@dataclass
-class Stage:
-    """What all sessions of a run share."""
-
-    world: World
-    session: Session
-    fleet: Fleet
-    epochs: Epochs
-    truth: TrueState
-    replay: Replay
-    folder: Recorder
-    journal: Journal
-    verifier: Verifier
-    limit: WallLimit
-    facts: list[PairFacts] = field(default_factory=list)
 
 
 class PairRun:
@@ -77,8 +51,8 @@ class PairRun:
         self._trouble: asyncio.Future[None] = self._loop.create_future()
         self._trouble.add_done_callback(lambda future: future.cancelled() or future.exception())  # it may go unread
         self._caches: dict[tuple[int, int], PlanCache] = {}
-        self._probing: set[asyncio.Task[None]] = set()
         self.facts = PairFacts(self._model.label, planner)
+        self._records = LinkRecords(stage, self._names, self._ledger, self.facts)
 
     async def run(self) -> None:
         """Run it. Raises AgentError, RunError; whatever happens, all rows of requests that were made are written."""
@@ -91,6 +65,7 @@ class PairRun:
         before = await stage.session.counters()
         planning = self._scenario.planning
         self._observer = Observer(self._model, stage.truth, self._ledger, planning.knowledge, planning.smoothing)
+        self._probing = Probing(stage, self._names, self._ledger, self._observer)
         self._tracker = Tracker(stage.fleet, stage.epochs, self._scenario.requests.deadline, self._over)
         whole = False
         stage.fleet.on_push = self._push
@@ -103,9 +78,9 @@ class PairRun:
             await self._while_well(self._warm_up())
             self._start = self._loop.time()
             stage.journal.live("measure", **self._names)
-            beside = (stage.replay.run(self._start), self._control(), self._uploading.run(), *self._probes())
+            beside = (stage.replay.run(self._start), self._control(), self._uploading.run(), *self._probing.run(self._start))
             await self._while_well(self._measure(), *beside)
-            await self._last_probes()
+            await self._probing.last()
             await self._uploading.settle()
             whole = True
         except asyncio.CancelledError:
@@ -115,17 +90,16 @@ class PairRun:
             await self._finish_what_flies()
             raise
         finally:
-            for probe in self._probing:
-                probe.cancel()
+            self._probing.close()
             for planner in self._planners.values():
                 planner.close()
             await self._uploading.restore()
             self._note_tracker()
-            self._write_states()
+            self._records.states()
             if not whole:
                 await self._write_last_totals(before)
         await stage.epochs.settle()
-        self._write_totals(before, await stage.session.counters())
+        self._records.totals(before, await stage.session.counters(), self._since_start())
         stage.journal.emit("session_end", **self._names, requests=self.facts.requests, failed=self.facts.failed)
 
     # -- requests ---------------------------------------------------------------------------------------------------------
@@ -254,52 +228,8 @@ class PairRun:
             elif fresh := self._observer.take_fresh():
                 await joint.tick(self._planners, self._joint, fresh)
 
-    def _probes(self) -> list[Coroutine[Any, Any, None]]:
-        if self._scenario.planning.probe_interval is None:
-            return []
-        paths: dict[tuple[str, str], None] = {}
-        for site in self._stage.world.sites.values():
-            paths[site.device, site.leader] = None
-            paths[site.leader, site.cloud] = None
-            if site.route == "direct":
-                paths[site.device, site.cloud] = None
-        return [self._probe(source, target, self._scenario.planning.probe_interval) for source, target in paths]
-
-    async def _probe(self, source: str, target: str, interval: float) -> None:
-        """Probe one path again and again. A probe under way outlives the cancellation of this (see `_last_probes`)."""
-        while True:
-            begun = self._loop.time()
-            task = asyncio.create_task(self._one_probe(source, target, max(5.0 * interval, 1.0)))
-            self._probing.add(task)
-            task.add_done_callback(self._probing.discard)
-            await asyncio.shield(task)
-            await sleep_until(begun + interval)
-
-    async def _one_probe(self, source: str, target: str, patience: float) -> None:
-        """Time one probe; one without an answer in good time tells an upper bound of the rate."""
-        size = int(self._scenario.planning.probe_size)
-        begun = self._loop.time()
-        gap_s = end = None
-        try:
-            async with asyncio.timeout(patience):
-                reply = await self._stage.fleet.clients[source].call("probe", {"peer": target, "size": size})
-            took, nbytes = float(reply.fields["rtt_s"]), int(reply.fields["bytes"])
-            gap_s, end = float(reply.fields["gap_s"]), float(reply.fields["end"])
-            self._ledger.book_transfer(target, source, MESSAGE_HEADER_BYTES)
-        except TimeoutError:
-            took, nbytes = self._loop.time() - begun, size + MESSAGE_HEADER_BYTES
-        except AgentError as error:
-            self._stage.journal.emit("warning", text=f"probe from {source} to {target}: {error}", **self._names)
-            return
-        self._ledger.book_transfer(source, target, nbytes)
-        used = self._observer.probe(source, target, nbytes, took, gap_s, end)
-        fields = {"source": source, "target": target, "at_s": begun - self._start, "bytes": nbytes, "seconds": took, "used": used}
-        self._stage.journal.emit("probe", **self._names, **fields)
-
-    async def _last_probes(self) -> None:
-        """Wait for the probes that are under way, so that counters and accounts speak of the same bytes."""
-        if self._probing:
-            await asyncio.gather(*self._probing, return_exceptions=True)
+    def _since_start(self) -> float:
+        return self._loop.time() - self._start
 
     # -- trouble ----------------------------------------------------------------------------------------------------------
 
@@ -346,83 +276,10 @@ class PairRun:
         facts.stray_ends, facts.missing_reports = tracker.stray, tracker.unreported
         facts.compute_s, facts.overrun_s = self._ledger.compute_s, self._ledger.overrun_s
 
-    def _write_states(self) -> None:
-        for done in self._stage.replay.done:
-            step = done.step
-            self.facts.trace_late_s = max(self.facts.trace_late_s, done.late_s)
-            if step.state is None:
-                if self._stage.world.hosts[step.name].trace is None:
-                    continue
-                fields = {"host": step.name, "at_s": step.at_s, "late_s": done.late_s, "cpu_share": step.share}
-                self._stage.journal.emit("share", **self._names, **fields)
-                continue
-            self._stage.folder.links.add(
-                {
-                    **self._names,
-                    "link": step.name,
-                    "direction": step.direction,
-                    "kind": "state",
-                    "at_s": seconds(step.at_s),
-                    "late_s": seconds(done.late_s),
-                    "rate_bps": f"{step.state.rate_bps:.3f}",
-                    "delay_s": seconds(step.state.delay_s),
-                    "loss": f"{step.state.loss:g}",
-                }
-            )
-
     async def _write_last_totals(self, before: Counters) -> None:
         """Totals of a session that failed or was interrupted, where the backend can still tell. Nothing is judged by them: what
         was on its way is counted and never reported."""
         with suppress(TestbedError, NodeError, OSError, TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
                 after = await self._stage.session.counters()
-            self._write_totals(before, after, judged=False)
-
-    def _write_totals(self, before: Counters, after: Counters, judged: bool = True) -> None:
-        now = self._loop.time() - self._start
-        losses: dict[LinkKey, float] = {}
-        for done in self._stage.replay.done:
-            if (step := done.step).state is not None and step.direction is not None:
-                key = (step.name, step.direction)
-                losses[key] = max(step.state.loss, losses.get(key, 0.0))
-        for link in self._stage.world.layout.links:
-            for direction in DIRECTIONS:
-                key = (link.name, direction)
-                counted = _since(before.get(key), after.get(key))
-                reported = self._ledger.links.get(key, LinkBytes())
-                if judged and counted is not None and link.role in WIDE_AREA_ROLES and direction == "up":
-                    back = self._ledger.links.get((link.name, _other(direction)), LinkBytes())
-                    loss = losses.get(key, 0.0)
-                    self.facts.gaps[f"{link.name} {direction}"] = backbone_gap(
-                        counted, reported, back, loss, complete=not self.facts.failed and not self.facts.cut_short
-                    )
-                self._stage.folder.links.add(
-                    {
-                        **self._names,
-                        "link": link.name,
-                        "direction": direction,
-                        "kind": "total",
-                        "at_s": seconds(now),
-                        "wire_bytes": "" if counted is None else counted.wire_bytes,
-                        "packets": "" if counted is None else counted.packets,
-                        "drops": "" if counted is None else counted.drops,
-                        "lost": "" if counted is None else counted.lost,
-                        "messages": reported.messages,
-                        "message_bytes": reported.message_bytes,
-                        "weights_bytes": reported.weights_bytes,
-                        "framed_bytes": f"{reported.framed_bytes:.0f}",
-                    }
-                )
-
-
-def _since(before: LinkCounters | None, after: LinkCounters | None) -> LinkCounters | None:
-    if after is None:
-        return None
-    if before is None:
-        return after
-    names = ("wire_bytes", "packets", "drops", "lost")
-    return LinkCounters(*(getattr(after, name) - getattr(before, name) for name in names))
-
-
-def _other(direction: Direction) -> Direction:
-    return "down" if direction == "up" else "up"
+            self._records.totals(before, after, self._since_start(), judged=False)

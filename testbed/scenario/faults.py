@@ -148,7 +148,8 @@ class RecoveryTable(Table):
     def _a_heartbeat_may_be_late(self) -> RecoveryTable:
         if self.detect <= self.heartbeat:
             raise ValueError(
-                f"detect ({self.detect:g} s) is not longer than heartbeat ({self.heartbeat:g} s): every host would be taken for dead"
+                f"detect ({self.detect:g} s) is not longer than heartbeat ({self.heartbeat:g} s):"
+                " every host would be taken for dead"
             )
         return self
 
