@@ -16,7 +16,7 @@ import time
 from asyncio import BaseEventLoop, Future, Handle, TimerHandle
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 STUCK_AFTER = 1_000_000
 """Rounds of callbacks at one moment of virtual time after which a loop counts as stuck (somebody polls instead of waiting)."""
+
+OWNER: ContextVar[str] = ContextVar("owner")
+"""Whose process a task would be, were it not simulated: what runs in a context with an owner can be made to stand still."""
 
 _PURGE_FROM = 512
 """Timers below which cancelled ones are left in the heap until their time comes."""
@@ -52,6 +55,7 @@ class VirtualLoop(BaseEventLoop):
         self._timers: list[tuple[float, int, _Timer]] = []
         self._order = count()
         self._owner = threading.get_ident()
+        self._halted: dict[str, deque[_Soon]] = {}
         # Both are called for every future, and need no Python for it; asyncio's debug mode does not exist in virtual time.
         self.get_debug = bool  # type: ignore[method-assign]
         self.create_future = partial(Future, loop=self)  # type: ignore[method-assign]
@@ -100,11 +104,32 @@ class VirtualLoop(BaseEventLoop):
         super().close()
         self._timers.clear()
 
+    def halt(self, owner: str) -> None:
+        """Let nothing of this `OWNER` run from now on, as SIGSTOP does with a process: timers and futures that come due wait."""
+        self._halted.setdefault(owner, deque())
+
+    def go_on(self, owner: str) -> None:
+        """Run what has come due in the meantime, in that order, and all that follows."""
+        self._ready.extend(self._halted.pop(owner, ()))
+
+    def halted(self, owner: str) -> bool:
+        """Whether an owner stands still."""
+        return owner in self._halted
+
+    def _set_aside(self) -> None:
+        """Leave only what may run now among the ready callbacks."""
+        ready = [*self._ready]
+        self._ready.clear()
+        for handle in ready:
+            self._halted.get(handle._context.get(OWNER, ""), self._ready).append(handle)
+
     def _run_once(self) -> None:
         """Run callbacks, and advance the clock whenever there are none, until the loop is stopped."""
         ready = self._ready
         rounds = 0
         while True:
+            if self._halted:
+                self._set_aside()
             if not ready:
                 if self._stopping:
                     return

@@ -10,10 +10,12 @@
 |  "data_address", "control_address", "congestion_control",    |                                               |
 |  "time_scale"}                                               |                                               |
 | {"do": "memory"}                                             | {"pss_bytes", "rss_bytes", "agents": {name..}}|
-| {"do": "kill", "name": name}                                 | {"killed": name}                              |
-| (none: an agent ended)                                       | {"died": name, "status": n, "text": last line}|
+| {"do": "kill"|"stop"|"continue", "name": name}               | {"done": name}                                |
+| (none: an agent ended)                                       | {"died": name, "status": n, "text": last line,|
+|                                                              |  "asked": whether by a kill}                  |
 
-A refused request is answered with {"error": text}. The end of the socket ends the zygote, and with it (by the kernel) its agents.
+A refused request is answered with {"error": text}. A death that was asked for is told before the request is answered; a signal to
+an agent that has ended does nothing. The end of the socket ends the zygote, and with it (by the kernel) its agents.
 Who serves requests on a host is `d3node.agent`; who makes the namespaces is the caller.
 """
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 Fields = dict[str, Any]
 WORDS_BYTES = 2_000
 """Bytes of an agent's last words that are passed on."""
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class Zygote:
         while True:
             for key, _ in self._selector.select():
                 if isinstance(key.data, Child):
-                    self._buried(key.data)
+                    if self._children.get(key.data.name) is key.data:
+                        self._bury(key.data)
                     continue
                 data = self._channel.recv(1 << 16)
                 if not data:
@@ -92,9 +96,8 @@ class Zygote:
                 return self._fork(request)
             if request["do"] == "memory":
                 return self._memory()
-            if request["do"] == "kill":
-                os.kill(self._children[request["name"]].pid, signal.SIGKILL)
-                return {"killed": request["name"]}
+            if request["do"] in _SIGNALS:
+                return self._signal(request["name"], _SIGNALS[request["do"]])
             return {"error": f"unknown request {request['do']!r}"}
         except (NodeError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             return {"error": f"{type(error).__name__}: {error}"}
@@ -156,11 +159,20 @@ class Zygote:
         finally:
             os._exit(status)
 
-    def _buried(self, child: Child) -> None:
+    def _signal(self, name: str, number: signal.Signals) -> Fields:
+        child = self._children.get(name)
+        if child is not None:
+            os.kill(child.pid, number)
+            if number == signal.SIGKILL:
+                self._bury(child, asked=True)
+        return {"done": name}
+
+    def _bury(self, child: Child, asked: bool = False) -> None:
+        """Wait for an agent that ends, and tell of it."""
         self._selector.unregister(child.watch)
         del self._children[child.name]
         status, text = self._last_words(child)
-        self._send({"died": child.name, "status": status, "text": text})
+        self._send({"died": child.name, "status": status, "text": text, "asked": asked and status == -signal.SIGKILL})
 
     @staticmethod
     def _last_words(child: Child) -> tuple[int, str]:

@@ -8,10 +8,11 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextvars import copy_context
 
 import pytest
 
-from d3node.clock import ScaledLoop, VirtualLoop, run
+from d3node.clock import OWNER, ScaledLoop, VirtualLoop, run
 from d3node.errors import ClockError
 
 
@@ -214,3 +215,28 @@ def test_scaled_loop_serves_sockets_while_timers_run() -> None:
 def test_scales_that_mean_nothing_are_refused(scale: float) -> None:
     with pytest.raises(ValueError, match="time scale"):
         ScaledLoop(scale)
+
+
+def test_what_has_an_owner_can_stand_still_and_go_on_in_order() -> None:
+    loop, ran = VirtualLoop(), list[tuple[str, float]]()
+
+    async def tick(name: str) -> None:
+        for _ in range(4):
+            await asyncio.sleep(1.0)
+            ran.append((name, loop.time()))
+
+    async def main() -> None:
+        context = copy_context()
+        context.run(OWNER.set, "theirs")
+        tasks = [loop.create_task(tick("theirs"), context=context), loop.create_task(tick("ours"))]
+        await asyncio.sleep(1.5)
+        loop.halt("theirs")
+        assert loop.halted("theirs")
+        await asyncio.sleep(1.75)
+        loop.go_on("theirs")
+        assert not loop.halted("theirs")
+        await asyncio.gather(*tasks)
+
+    run(loop, main())
+    assert [when for name, when in ran if name == "ours"] == [1.0, 2.0, 3.0, 4.0]
+    assert [when for name, when in ran if name == "theirs"] == [1.0, 3.25, 4.25, 5.25]

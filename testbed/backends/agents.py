@@ -43,6 +43,7 @@ class Agents:
     def __init__(self, spec: AgentsSpec, congestion_control: str, start_zygote: Spawn = spawn) -> None:
         self._spec = spec
         self._congestion_control = congestion_control
+        self._namespaces: Mapping[str, str] = {}
         self._pending = b""
         self._answers: list[Fields] = []
         self._deaths: list[Fields] = []
@@ -57,18 +58,9 @@ class Agents:
         loaded = self._receive()
         for address in self._spec.control.values():
             Path(address.removeprefix("unix:")).parent.mkdir(parents=True, exist_ok=True)
-        for host, config in self._spec.configs.items():
-            self._ask(
-                {
-                    "do": "fork",
-                    "config": config,
-                    "namespace": namespaces[host],
-                    "data_address": self._spec.data[host],
-                    "control_address": self._spec.control[host],
-                    "congestion_control": self._congestion_control,
-                    "time_scale": self._spec.time_scale,
-                }
-            )
+        self._namespaces = namespaces
+        for host in self._spec.configs:
+            self._fork(host)
         return {"models_load_s": loaded["seconds"]}
 
     def memory(self) -> Fields:
@@ -76,11 +68,24 @@ class Agents:
         return self._ask({"do": "memory"})
 
     def kill(self, host: str) -> Fields:
-        """Kill an agent as a crash would."""
+        """Kill an agent as a crash would; it is among the `deaths` afterwards."""
         return self._ask({"do": "kill", "name": host})
 
+    def restart(self, host: str) -> Fields:
+        """Fork an agent anew, and end the one that is there. Raises AgentError."""
+        self.kill(host)
+        return self._fork(host)
+
+    def hang(self, host: str) -> Fields:
+        """Stop an agent with SIGSTOP."""
+        return self._ask({"do": "stop", "name": host})
+
+    def wake(self, host: str) -> Fields:
+        """Let a stopped agent go on."""
+        return self._ask({"do": "continue", "name": host})
+
     def deaths(self) -> list[Fields]:
-        """Agents that ended since the last call: name, status, last words."""
+        """Agents that ended since the last call: name, status, last words, whether it was asked for."""
         found, self._deaths = self._deaths, []
         return found
 
@@ -93,6 +98,19 @@ class Agents:
         for line in lines:
             fields = json.loads(line)
             (self._deaths if "died" in fields else self._answers).append(fields)
+
+    def _fork(self, host: str) -> Fields:
+        return self._ask(
+            {
+                "do": "fork",
+                "config": self._spec.configs[host],
+                "namespace": self._namespaces[host],
+                "data_address": self._spec.data[host],
+                "control_address": self._spec.control[host],
+                "congestion_control": self._congestion_control,
+                "time_scale": self._spec.time_scale,
+            }
+        )
 
     def _send(self, fields: Fields) -> None:
         self.channel.sendall(json.dumps(fields).encode() + b"\n")

@@ -67,7 +67,28 @@ class Session(Protocol):
         ...
 
     async def kill(self, host: str) -> None:
-        """End a host's agent at once and without last words, as if its process had died (fault experiments, conformance)."""
+        """End a host's agent at once and without last words, as if its process had died. One that has ended stays so.
+
+        A death that was asked for counts against no invariant.
+        """
+        ...
+
+    async def restart(self, host: str) -> None:
+        """Start a host's agent anew, without memory of what was; returns when it listens. One that runs or hangs is killed first.
+
+        Raises TestbedError if it does not start.
+        """
+        ...
+
+    async def hang(self, host: str) -> None:
+        """Make a host's agent stand still (SIGSTOP) until `wake`: it answers nothing, while its connections stay open.
+
+        Time goes on for it: a modelled computation that ends in the meantime is over on waking. One that has ended stays so.
+        """
+        ...
+
+    async def wake(self, host: str) -> None:
+        """Let a hung agent go on (SIGCONT); it finds what has come in and come due. Any other is left as it is."""
         ...
 
     def describe(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ _LINE_BYTES = 1 << 24
 
 
 class EmulatedSession:
-    """A started network. Also offers what tests and reports need beside `Session`: `memory`, `kill`, `deaths`."""
+    """A started network. Also offers what tests and reports need beside `Session`: `memory`, `deaths` (unasked)."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class EmulatedSession:
         self._settle = settle
         self.layout = spec.network.layout
         self.deaths: dict[str, str] = {}
+        self._down: dict[str, str] = {}
         self._spec = spec
         self._scale = time_scale
         self._root = root
@@ -92,8 +93,10 @@ class EmulatedSession:
         while line := await reader.readline():
             fields = json.loads(line)
             if fields.get("event") == "died":
-                text = fields["text"] or "it left no words"
-                self.deaths[fields["died"]] = f"agent {fields['died']!r} ended with status {fields['status']}: {text}"
+                host, text = fields["died"], fields["text"] or "it left no words"
+                self._down[host] = f"agent {host!r} ended with status {fields['status']}: {text}"
+                if not fields["asked"]:
+                    self.deaths[host] = self._down[host]
             elif (future := self._waiting.pop(fields.get("id"), None)) is not None and not future.done():
                 if "error" in fields:
                     future.set_exception(BackendError(fields["error"]))
@@ -123,8 +126,8 @@ class EmulatedSession:
 
     async def control(self, host: str) -> Channel:
         """A control channel to a host's agent. Raises ChannelError where the agent has died."""
-        if host in self.deaths:
-            raise ChannelError(self.deaths[host])
+        if host in self._down:
+            raise ChannelError(self._down[host])
         assert self._spec.agents is not None
         inside = self._spec.agents.control[host].removeprefix("unix:")
         return await self._transport.connect(f"unix:{self._root}{inside}")
@@ -182,6 +185,24 @@ class EmulatedSession:
             **self._facts,
         }
 
+    async def kill(self, host: str) -> None:
+        """Kill a host's agent, as a crash would; its sockets are the kernel's to close."""
+        await self._ask("kill", host=host)
+
+    async def restart(self, host: str) -> None:
+        """Fork an agent anew; returns when it listens. Raises BackendError if it cannot."""
+        await self.kill(host)
+        self._down.pop(host, None)
+        await self._ask("restart", host=host)
+
+    async def hang(self, host: str) -> None:
+        """SIGSTOP: the agent stands still, its sockets stay."""
+        await self._ask("hang", host=host)
+
+    async def wake(self, host: str) -> None:
+        """SIGCONT."""
+        await self._ask("wake", host=host)
+
     # -- beside it -----------------------------------------------------------------------------------------------------------
 
     async def memory(self) -> Fields:
@@ -192,10 +213,6 @@ class EmulatedSession:
         """The file of each host's network namespace, for measurements with sockets of their own (`testbed.verify`)."""
         files = (await self._ask("namespaces"))["files"]
         return {host: self._root / file.removeprefix("/") for host, file in files.items()}
-
-    async def kill(self, host: str) -> None:
-        """Kill a host's agent, as a crash would."""
-        await self._ask("kill", host=host)
 
     async def apply_times_s(self) -> list[float]:
         """Wall-clock seconds of every link change so far, read-back included."""

@@ -68,7 +68,9 @@ class Emulation:
             for key, _ in self._selector.select(self._idle.due_s()):
                 if key.fileobj is self._channel:
                     for line in self._lines():
-                        self._send(self._answer(json.loads(line)))
+                        answer = self._answer(json.loads(line))
+                        self._tell_deaths()  # before the answer of who asked for one
+                        self._send(answer)
                 elif self._agents is not None:
                     self._agents.collect()
             self._tell_deaths()
@@ -129,7 +131,7 @@ class Emulation:
             "facts": self._facts,
             "memory": self._memory,
             "namespaces": self._namespaces,
-            "kill": self._kill,
+            **dict.fromkeys(("kill", "restart", "hang", "wake"), self._fault),
             "finish": self._finish,
         }
         try:
@@ -169,8 +171,16 @@ class Emulation:
     def _memory(self, _: Fields) -> Fields:
         return {} if self._agents is None else self._agents.memory()
 
-    def _kill(self, request: Fields) -> Fields:
-        return {} if self._agents is None else self._agents.kill(request["host"])
+    def _fault(self, request: Fields) -> Fields:
+        if self._agents is None:
+            return {}
+        faults = {
+            "kill": self._agents.kill,
+            "restart": self._agents.restart,
+            "hang": self._agents.hang,
+            "wake": self._agents.wake,
+        }
+        return faults[request["do"]](request["host"])
 
     def _finish(self, _: Fields) -> Fields:
         """End the captures and answer with their reports and the last counters."""

@@ -18,11 +18,11 @@ kernel is measured in docs/backends.md. Channels and messages are left to `sim_c
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextvars import copy_context
 from itertools import count
 
+from d3node.clock import VirtualLoop
 from testbed.backends.base import LinkCounters
 from testbed.backends.fairshare import FlowLink, component, max_min
 from testbed.backends.flow_job import SEGMENT
@@ -39,7 +39,7 @@ class FlowNetwork:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: VirtualLoop,
         layout: Layout,
         states: Mapping[LinkKey, LinkState],
         queue_bytes: Mapping[LinkKey, int] | None = None,

@@ -27,7 +27,7 @@ from testbed.errors import AgentError, BackendError
 from testbed.scenario.links import ResolvedLink, links_of
 from testbed.scenario.schema import Scenario
 from testbed.scenario.state import LinkState
-from topologies.layout import Direction, Layout
+from topologies.layout import Direction, Host, Layout
 
 T = TypeVar("T")
 log = logging.getLogger("testbed.sim")
@@ -98,46 +98,53 @@ class SimSession:
         self._scenario = scenario
         self._network = fabric.network
         self._orchestrator = SimTransport(fabric, "orchestrator", free=True)
+        self._models: Mapping[str, Model | LayerGraph] = {}
         self._agents: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, models: Mapping[str, Model | LayerGraph]) -> None:
         """Start the agents; returns when all of them listen. Raises AgentError if one cannot."""
-        compute = self._scenario.compute
-        loop = asyncio.get_running_loop()
+        self._models = models
         for host in self.layout.hosts:
-            config = AgentConfig(
-                name=host.name,
-                tier=host.tier,
-                mode=compute.mode,
-                tensors=compute.tensors,
-                threads=compute.threads,
-                inline_compute=True,
-                route=self._scenario.network.route,
-                input_encoding=self._scenario.model.input_encoding,
-            )
-            data, control = SimTransport(self.fabric, host.name), SimTransport(self.fabric, host.name, free=True)
-            ready = loop.create_future()
-            agent = serve(
-                config,
-                models,
-                data,
-                f"sim:{host.name}",
-                control,
-                f"control:{host.name}",
-                ready=lambda *_, f=ready: f.set_result(None),
-            )
-            task = loop.create_task(agent, name=f"agent {host.name}")
-            self._agents[host.name] = task
-            task.add_done_callback(lambda done, name=host.name: self._ended(name, done))  # type: ignore[misc]
-            await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                raise AgentError(f"the agent of {host.name} did not start: {self.crashed.get(host.name, 'it ended at once')}")
+            await self._start(host)
+
+    async def _start(self, host: Host) -> None:
+        compute = self._scenario.compute
+        loop = self.fabric.loop
+        config = AgentConfig(
+            name=host.name,
+            tier=host.tier,
+            mode=compute.mode,
+            tensors=compute.tensors,
+            threads=compute.threads,
+            inline_compute=True,
+            route=self._scenario.network.route,
+            input_encoding=self._scenario.model.input_encoding,
+        )
+        data, control = SimTransport(self.fabric, host.name), SimTransport(self.fabric, host.name, free=True)
+        ready = loop.create_future()
+        agent = serve(
+            config,
+            self._models,
+            data,
+            f"sim:{host.name}",
+            control,
+            f"control:{host.name}",
+            ready=lambda *_: ready.set_result(None),
+        )
+        task = loop.create_task(agent, name=f"agent {host.name}", context=data.context)
+        self._agents[host.name] = task
+        task.add_done_callback(lambda done: self._ended(host.name, done))
+        await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            raise AgentError(f"the agent of {host.name} did not start: {self.crashed.get(host.name, 'it ended at once')}")
 
     async def stop(self) -> None:
         """End every agent."""
         tasks = [task for task in self._agents.values() if not task.done()]
         for task in tasks:
             task.cancel()
+        for host in self._agents:
+            self.fabric.loop.go_on(host)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def kill(self, host: str) -> None:
@@ -145,7 +152,28 @@ class SimSession:
         self.fabric.take_down(host)
         task = self._agents[host]
         task.cancel()
+        self.fabric.loop.go_on(host)
         await asyncio.wait((task,))
+
+    async def restart(self, host: str) -> None:
+        """Start an agent anew, which knows nothing of what was; one that is still there is killed first. Raises AgentError."""
+        await self.kill(host)
+        self.fabric.bring_up(host)
+        await self._start(self.layout.by_name[host])
+
+    async def hang(self, host: str) -> None:
+        """Let an agent stand still: nothing of it runs, and its timers come late, as after SIGSTOP.
+
+        As with a kernel, its messages that were handed over arrive, what comes in waits, and a handshake gets as far as SYN-ACK.
+        Unlike a kernel's, what waits is bounded by no receive buffer, and the data of a message that was being sent are all
+        handed over.
+        """
+        if host not in self.fabric.down:
+            self.fabric.loop.halt(host)
+
+    async def wake(self, host: str) -> None:
+        """Let it go on with all that has come due."""
+        self.fabric.loop.go_on(host)
 
     def address(self, host: str, peer: str) -> str:
         """Data-plane address of a host; the same for every peer (the layout says which links lead there)."""

@@ -71,6 +71,10 @@ class Fabric:
         for listener in [listener for listener in self.listeners.values() if listener.host == host]:
             del self.listeners[listener.address]
 
+    def bring_up(self, host: str) -> None:
+        """Let a host listen and dial again."""
+        self.down.discard(host)
+
 
 class SimChannel:
     """One end of a connection between simulated hosts; `send` returns when the message's last byte has left this host."""

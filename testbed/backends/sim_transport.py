@@ -6,9 +6,11 @@ Control transports are free. What travels on a channel is `sim_channels.py`'s bu
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context, copy_context
 
 from d3node.auth import HEAD, NONCE_BYTES, PROOF_BYTES
 from d3node.channel import Handler, attend
+from d3node.clock import OWNER
 from d3node.errors import ChannelError
 from testbed.backends.flow_stream import SYN_BYTES, Stream
 from testbed.backends.sim_channels import Fabric, SimChannel
@@ -27,12 +29,17 @@ SYN_ACK, WELCOME = 1, 5
 
 
 class SimTransport:
-    """Makes channels for one host. `free`: control channels, which are not on the links and whose bytes are not counted."""
+    """Makes channels for one host. `free`: control channels, which are not on the links and whose bytes are not counted.
+
+    `context`: for what runs on that host; its handlers do.
+    """
 
     def __init__(self, fabric: Fabric, host: str, free: bool = False) -> None:
         self._fabric = fabric
         self._host = host
         self._free = free
+        self.context = copy_context()
+        self.context.run(OWNER.set, host)
 
     async def connect(self, address: str, *, deadline_s: float = 10.0) -> SimChannel:
         """Dial an address. Raises ChannelError when nobody listens there or no answer comes in time."""
@@ -41,6 +48,7 @@ class SimTransport:
             raise ChannelError(f"cannot connect to {address}: this host is down")
         target = address.partition(":")[2]
         if self._free or target == self._host:
+            await self._answer_of(address, deadline_s)
             return self._accepted(address, None)
         try:
             streams = fabric.network.connect(self._host, target)
@@ -61,15 +69,32 @@ class SimTransport:
 
     async def listen(self, address: str, handler: Handler) -> SimListener:
         """Accept channels; `handler` runs once for each, which is closed when it returns. Raises ChannelError if in use."""
-        listener = SimListener(self._fabric, self._host, address, handler)
+        listener = SimListener(self._fabric, self._host, address, handler, self.context)
         self._fabric.opened(listener)
         return listener
+
+    async def _answer_of(self, address: str, deadline_s: float) -> None:
+        """Wait until who listens there is not halted. Raises ChannelError after `deadline_s`."""
+        fabric = self._fabric
+        listener = fabric.listeners.get(address)
+        if listener is None or not fabric.loop.halted(listener.host):
+            return
+        answered = fabric.loop.create_future()
+        fabric.loop.call_soon(_answer, answered, context=listener.context)
+        try:
+            async with asyncio.timeout(deadline_s):
+                await answered
+        except TimeoutError:
+            raise ChannelError(f"{address} did not answer within {deadline_s:g} s") from None
 
     def _shake(
         self, address: str, streams: tuple[Stream, Stream], opened: asyncio.Future[SimChannel], turn: int, near: SimChannel | None
     ) -> None:
         """Send the next packet of the handshake; the channel exists from the client's proof on, `opened` with the welcome."""
         if opened.done():
+            return
+        if turn > SYN_ACK and (halted := self._halted(address, turn)) is not None:
+            self._fabric.loop.call_soon(self._shake, address, streams, opened, turn, near, context=halted)
             return
         if turn == SYN_ACK and address not in self._fabric.listeners:
             streams[1].signal(lambda: _refuse(opened, address))
@@ -85,6 +110,12 @@ class SimTransport:
         elif near is not None:
             opened.set_result(near)
 
+    def _halted(self, address: str, turn: int) -> Context | None:
+        """Where the next packet is a halted process's to send (the kernel shakes hands without it): its context."""
+        listener = self._fabric.listeners.get(address)
+        host, context = (self._host, self.context) if turn % 2 == 0 or listener is None else (listener.host, listener.context)
+        return context if self._fabric.loop.halted(host) else None
+
     def _accepted(self, address: str, streams: tuple[Stream, Stream] | None) -> SimChannel:
         listener = self._fabric.listeners.get(address)
         if listener is None:
@@ -97,16 +128,17 @@ class SimTransport:
 class SimListener:
     """A listening endpoint; every accepted channel has a task that runs the handler and then closes it."""
 
-    def __init__(self, fabric: Fabric, host: str, address: str, handler: Handler) -> None:
+    def __init__(self, fabric: Fabric, host: str, address: str, handler: Handler, context: Context) -> None:
         self.address = address
         self.host = host
         self._fabric = fabric
         self._handler = handler
+        self.context = context
         self._tasks: dict[asyncio.Task[None], None] = {}
 
     def accept(self, channel: SimChannel) -> None:
         """Start the handler of a new channel."""
-        task = self._fabric.loop.create_task(self._attend(channel))
+        task = self._fabric.loop.create_task(self._attend(channel), context=self.context.copy())
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
@@ -120,6 +152,11 @@ class SimListener:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _answer(answered: asyncio.Future[None]) -> None:
+    if not answered.done():
+        answered.set_result(None)
 
 
 def _refused(address: str) -> ChannelError:

@@ -304,7 +304,7 @@ async def outcome_of_one_request(session: Session, tolerance: Tolerance, asked: 
         whole = await fleet.clients["c1"].call("whole", {"model": MODEL, "input": 3})
         await fleet.clients["d1"].send("submit", {"request": 1, "epoch": 1, "input": 3, "deadline_s": PATIENCE_S})
         pushed: list[tuple[str, Message]] = fleet.pushed  # type: ignore[attr-defined]
-        await _until(lambda: len([1 for _, m in pushed if m.kind in ("report", "done", "failed")]) >= len(hosts) + 1, PATIENCE_S)
+        await until(lambda: len([1 for _, m in pushed if m.kind in ("report", "done", "failed")]) >= len(hosts) + 1, PATIENCE_S)
     ends = [(host, message) for host, message in pushed if message.kind in ("done", "failed")]
     assert [(host, message.kind) for host, message in ends] == [("d1", "done")], ends
     done = ends[0][1]
@@ -362,13 +362,13 @@ async def a_killed_agent_fails_its_requests_by_name(session: Session, tolerance:
         await session.kill("e2")
         killed = loop.time()
         pushed: list[tuple[str, Message]] = fleet.pushed  # type: ignore[attr-defined]
-        await _until(lambda: any(message.kind in ("done", "failed") for _, message in pushed), PATIENCE_S)
+        await until(lambda: any(message.kind in ("done", "failed") for _, message in pushed), PATIENCE_S)
         assert loop.time() - killed < 1.0 + stalled()
         ends = [(host, message) for host, message in pushed if message.kind in ("done", "failed")]
         assert [(host, message.kind, message.fields["request"]) for host, message in ends] == [("d1", "failed", 1)]
         assert ends[0][1].fields["error"] == "PeerLost"
         assert "e2" in ends[0][1].fields["text"]
-        await _until(lambda: "e2" in fleet.dead, PATIENCE_S)
+        await until(lambda: "e2" in fleet.dead, PATIENCE_S)
         # The others still serve: a plan without the dead host runs.
         healthy = plan(graph, epoch=2)
         healthy = type(healthy)(healthy.planner, healthy.model, healthy.tiers, healthy.hosts, (), 2)
@@ -376,10 +376,10 @@ async def a_killed_agent_fails_its_requests_by_name(session: Session, tolerance:
         await fleet.call_all(rest, "install", {host: installed(graph, healthy, 0.01) for host in rest})
         pushed.clear()
         await fleet.clients["d1"].send("submit", {"request": 2, "epoch": 2, "input": 3, "deadline_s": PATIENCE_S})
-        await _until(lambda: any(message.kind in ("done", "failed") for _, message in pushed), PATIENCE_S)
+        await until(lambda: any(message.kind in ("done", "failed") for _, message in pushed), PATIENCE_S)
         assert [m.kind for _, m in pushed if m.kind in ("done", "failed")] == ["done"]
     with pytest.raises(ChannelError):
-        await _refused(session, "e2")
+        await refused(session, "e2")
 
 
 async def control_channels_keep_order_and_tell_of_the_end(session: Session, tolerance: Tolerance) -> None:
@@ -422,14 +422,14 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-async def _until(condition: Callable[[], bool], limit_s: float) -> None:
+async def until(condition: Callable[[], bool], limit_s: float) -> None:
     """Wait for a condition that messages bring about. Raises TimeoutError."""
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.01)
 
 
-async def _refused(session: Session, host: str) -> None:
+async def refused(session: Session, host: str) -> None:
     """Use a control channel to a host whose agent is gone, which must fail."""
     channel = await session.control(host)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 
 from conformance import checks
 from conformance.checks import Tolerance, fleet_of, outcome_of_one_request, probe
+from conformance.fault_checks import FAULT_CHECKS
 from conformance.scenario import scenario
 from testbed.backends.base import Session
 from testbed.backends.vkernel_guest import GuestBackend
@@ -36,11 +37,12 @@ RATES_BPS, DELAYS_S, SIZES = (1e6, 10e6, 100e6), (0.0, 0.02), (1_000, 10_000, 10
 def run_checks(emit: Emit, models: dict[str, str], together: list[str], apart: list[str]) -> dict[str, str | None]:
     """Checks by name -> None, or the traceback of one that failed. Those of `together` share a session."""
     found: dict[str, str | None] = {}
+    by_name = {check.__name__: check for check in (*checks.CHECKS, *FAULT_CHECKS)}
 
     async def several(session: Session, names: list[str]) -> None:
         for name in names:
             try:
-                await getattr(checks, name)(session, VKERNEL)
+                await by_name[name](session, VKERNEL)
                 found[name] = None
             except Exception:
                 found[name] = traceback.format_exc()

@@ -13,6 +13,7 @@ from stalls import Attempt, settled, verdict
 
 from conformance import checks
 from conformance.checks import CHECKS, Check, Outcome, Tolerance, judge, outcome_of_one_request
+from conformance.fault_checks import FAULT_CHECKS
 from conformance.scenario import BACKBONE_BPS, BACKBONE_S, scenario
 from testbed.backends.base import Session
 from testbed.backends.mininet import MininetBackend
@@ -83,7 +84,7 @@ def ends() -> Ends:
 
     with stalls.watching() as watch:
         MininetBackend().run(scenario(delays=NETEM), harmless)
-        MininetBackend().run(scenario(delays=NETEM), lambda session: one_after_another(session, DEADLY))
+        MininetBackend().run(scenario(delays=NETEM), lambda session: one_after_another(session, (*FAULT_CHECKS, *DEADLY)))
     return found
 
 
@@ -91,7 +92,7 @@ def test_every_check_has_a_session() -> None:
     assert {*HARMLESS, *DEADLY} == {*CHECKS} - {checks.a_request_ends_in_the_whole_models_answer}
 
 
-@pytest.mark.parametrize("check", [*HARMLESS, *DEADLY], ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*HARMLESS, *FAULT_CHECKS, *DEADLY], ids=lambda check: check.__name__)
 def test_conformance(check: Check, ends: Ends) -> None:
     error = ends.errors[check.__name__]
     if error is not None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from conformance.checks import CHECKS, Check, Tolerance, outcome_of_one_request
+from conformance.fault_checks import FAULT_CHECKS
 from conformance.scenario import scenario
 from testbed.backends.sim import SimBackend
 
@@ -14,7 +15,7 @@ SIM = Tolerance(small=0.001, transfer=0.001, share=0.001, settle_s=0.1)
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["by-reference", "strict"])
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*CHECKS, *FAULT_CHECKS], ids=lambda check: check.__name__)
 def test_conformance(check: Check, strict: bool) -> None:
     SimBackend(strict).run(scenario(), lambda session: check(session, SIM))
 

@@ -9,6 +9,7 @@ import pytest
 
 from conformance import in_guest
 from conformance.checks import CHECKS, outcome_of_one_request
+from conformance.fault_checks import FAULT_CHECKS
 from conformance.scenario import scenario
 from testbed.backends.base import Carried
 from testbed.backends.sim import SimBackend
@@ -27,14 +28,14 @@ CLOCK_S = 3e-6
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All checks, a request and single messages, in one boot."""
-    together = [check.__name__ for check in CHECKS if check.__name__ not in in_guest.APART]
+    together = [check.__name__ for check in (*CHECKS, *FAULT_CHECKS) if check.__name__ not in in_guest.APART]
     names = {"together": together, "apart": list(in_guest.APART)}
     job = Carried("conformance.in_guest:everything", names, tmp_path_factory.mktemp("found"))
     answer: dict[str, Any] = VkernelBackend().carry(scenario(), job, lambda _event: None)["result"]
     return answer
 
 
-@pytest.mark.parametrize("name", [check.__name__ for check in CHECKS])
+@pytest.mark.parametrize("name", [check.__name__ for check in (*CHECKS, *FAULT_CHECKS)])
 def test_conformance(found: dict[str, Any], name: str) -> None:
     if found["checked"][name] is not None:
         pytest.fail(found["checked"][name], pytrace=False)
