@@ -40,7 +40,7 @@ class AgentConfig:
 
     `inline_compute`: run torch on the event loop, for virtual time; otherwise on a thread of its own. `lag_interval_s`: how often
     to sample the event loop's lateness beside the timers that are needed anyway. `exit_with_control`: stop when the
-    orchestrator's connection ends.
+    orchestrator's connection ends. `faults`: whether an orchestrator may have frames spoilt.
     """
 
     name: str
@@ -55,6 +55,7 @@ class AgentConfig:
     probe_s: float = 10.0
     lag_interval_s: float | None = None
     exit_with_control: bool = False
+    faults: bool = False
     bounds: Bounds = field(default_factory=Bounds)
 
 

@@ -65,6 +65,25 @@ def test_delay_without_netem_is_refused_with_the_overrides_that_help(monkeypatch
     assert MininetBackend().support(asked).ok
 
 
+@pytest.mark.parametrize("netem", [False, True])
+def test_a_loss_burst_needs_netem_though_no_link_has_loss(monkeypatch: pytest.MonkeyPatch, netem: bool) -> None:
+    monkeypatch.setattr(mininet_support, "kernel", lambda: {"netem": netem, "error": None})
+    faults = [{"kind": "loss", "at": "1 s", "link": "backbone", "loss": "30 %"}, {"kind": "kill", "at": "2 s", "host": "e1"}]
+    found = MininetBackend().support(scenario(fault=faults))
+    assert found.ok is netem
+    assert [("backbone" in reason, "sch_netem" in reason) for reason in found.reasons] == ([] if netem else [(True, True)])
+    assert MininetBackend().support(scenario(fault=faults[1:])).ok
+
+
+def test_measured_computing_cannot_be_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mininet_support, "kernel", lambda: {"netem": True, "error": None})
+    faults = [{"kind": "slow", "at": "1 s", "host": "e1", "factor": 2}]
+    assert MininetBackend().support(scenario(fault=faults)).ok
+    (reason,) = MininetBackend().support(scenario(fault=faults, compute={"mode": "measured"})).reasons
+    assert "e1" in reason
+    assert 'compute.mode = "modelled"' in reason
+
+
 def test_every_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mininet_support, "kernel", lambda: {"netem": False, "error": None})
     monkeypatch.setattr(mininet_support.shutil, "which", lambda *_, **__: None)

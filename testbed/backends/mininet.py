@@ -105,6 +105,7 @@ class MininetBackend:
                         "tensors": scenario.compute.tensors,
                         "threads": scenario.compute.threads,
                         "lag_interval_s": 0.1,
+                        "faults": bool(scenario.fault),
                     }
                     for host in layout.hosts
                 },

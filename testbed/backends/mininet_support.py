@@ -66,13 +66,18 @@ def missing(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> list[str]:
     reasons = []
     if not sys.platform.startswith("linux"):
         return ["it needs Linux; use --backend sim, or the virtual machine (vagrant up)"]
-    reasons += missing_packages()
+    reasons += [*missing_packages(), *slowed(scenario)]
     if importlib.util.find_spec("pyroute2") is None:
         return reasons
     trial = kernel()
     if trial.get("error"):
         reasons.append(str(trial["error"]))
     elif not trial["netem"]:
+        if bursts := sorted({str(fault.link) for fault in scenario.fault if fault.kind == "loss"}):
+            reasons.append(
+                f"a fault of loss on {', '.join(bursts)} needs netem, which this kernel does not have: "
+                f"leave it out, {NETEM_WAYS_OUT}"
+            )
         wanting = sorted(name for name, link in links.items() if _needs_netem(link))
         if wanting:
             reasons.append(
@@ -80,6 +85,17 @@ def missing(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> list[str]:
                 f"{_without_delay(scenario, links)}, {NETEM_WAYS_OUT}"
             )
     return reasons
+
+
+def slowed(scenario: Scenario) -> list[str]:
+    """Why hosts cannot be slowed down, where a fault does so."""
+    hosts = sorted({str(fault.host) for fault in scenario.fault if fault.kind == "slow"})
+    if not hosts or scenario.compute.mode == "modelled":
+        return []
+    return [
+        f"a fault slows {', '.join(hosts)} down, but measured computing lasts as long as it takes: "
+        'set compute.mode = "modelled" (after `testbed profile`, if this machine\'s own times are wanted), or leave it out'
+    ]
 
 
 def _without_delay(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> str:

@@ -119,6 +119,7 @@ class SimSession:
             inline_compute=True,
             route=self._scenario.network.route,
             input_encoding=self._scenario.model.input_encoding,
+            faults=bool(self._scenario.fault),
         )
         data, control = SimTransport(self.fabric, host.name), SimTransport(self.fabric, host.name, free=True)
         ready = loop.create_future()
