@@ -27,6 +27,8 @@ from d3node.probes import Probes
 from d3node.program import Route
 from d3node.protocol import CONTROL_KINDS, DATA_KINDS, VERSION, check_fields
 from d3node.requests import Bounds, Requests
+from d3node.site import KINDS as SITE_KINDS
+from d3node.site import Site
 from d3node.weights import Weights
 
 log = logging.getLogger("d3node.agent")
@@ -68,14 +70,16 @@ async def serve(
     control_address: str,
     *,
     ready: Callable[[str, str], None] | None = None,
+    site: Site | None = None,
 ) -> None:
     """Run one agent until `shutdown` comes or the task is cancelled.
 
     `models`: by name, real models or (sizes only) their graphs. `ready(data address, control address)` is called once both are
-    listened on. Raises ChannelError when an address cannot be listened on.
+    listened on. `site`: the machine, where an orchestrator may ask for it. Raises ChannelError when an address cannot be
+    listened on.
     """
     executor = None if config.inline_compute else ThreadPoolExecutor(1, thread_name_prefix=f"d3node-{config.name}")
-    agent = Agent(config, models, data, executor)
+    agent = Agent(config, models, data, executor, site)
     listeners = []
     try:
         listeners.append(await data.listen(data_address, agent.attend_peer))
@@ -95,9 +99,15 @@ class Agent:
     """The state of one agent. `stopped` is done when it was asked to shut down."""
 
     def __init__(
-        self, config: AgentConfig, models: Mapping[str, RunnableModel | LayerGraph], data: Transport, executor: Executor | None
+        self,
+        config: AgentConfig,
+        models: Mapping[str, RunnableModel | LayerGraph],
+        data: Transport,
+        executor: Executor | None,
+        site: Site | None = None,
     ) -> None:
         self.config = config
+        self._site = site or Site()
         self._loop = asyncio.get_running_loop()
         self.stopped: asyncio.Future[None] = self._loop.create_future()
         self._models = dict(models)
@@ -237,6 +247,7 @@ class Agent:
             await outbox.close()
             if self._orchestrator is outbox:
                 self._orchestrator = None
+            self._site.gone(outbox)
         await channel.close()
         if not self.stopped.done():
             self.stopped.set_result(None)
@@ -265,6 +276,9 @@ class Agent:
             outbox.post(Message("ok", {"id": fields["id"]}))
         elif kind in ("hold", "upload", "stop"):
             self._weights.control(outbox, kind, fields)
+        elif kind in SITE_KINDS:
+            own = {"name": self.config.name, "tier": self.config.tier, "busy": self._orchestrator is not None}
+            self._site.answer(outbox, message, **own)
         elif kind == "stats":
             outbox.post(Message("ok", {"id": fields["id"], **self.stats()}))
         else:

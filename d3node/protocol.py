@@ -19,6 +19,10 @@ done, failed and report go to the channel that sent the last `configure`.
 | hold        | o -> a    | id, model, vertices (whose weights it holds from now on; null: all) |               |
 | upload      | o -> a    | id, peer, model, vertices: send their weights to the peer           |               |
 | stop        | o -> a    | id: end uploads after the piece under way                           |               |
+| about       | o -> a    | id                                                                  |               |
+| clock       | o -> a    | id                                                                  |               |
+| shape       | o -> a    | id, address, rate_bps (0: an outage), delay_s, jitter_s, loss: of what is sent there |          |
+| carried     | o -> a    | id                                                                  |               |
 | shutdown    | o -> a    | id                                                                  |               |
 | ok          | a -> o    | id, and the answer's fields (see below)                             | whole: answer |
 | refused     | a -> o    | id, error (class name), text                                        |               |
@@ -49,8 +53,10 @@ own within a run. `route` in `install` holds for this plan, instead of that of `
 Answers in `ok`: whole -> label (the image's class in the model's data set, null without one); probe -> rtt_s, one_way_s
 (sent_at to received_at at the peer), bytes, end (received_at) and gap_s (end minus received_at of the message before it on its
 connection; shorter than its way means that it queued behind that one); stats -> see `d3node.stats`; install -> epoch; configure
--> name, tier, version; held -> vertices; upload, when the peer keeps what it was sent -> vertices (kept), sizes [[wire bytes,
-messages] ..], start and end (of the way, in the receiver's time), reply_bytes.
+-> name, tier, version; held -> vertices; about -> see `d3node.facts`; clock -> received_at (when it came, by the agent's clock;
+when the answer left is in its frame); carried -> addresses {IPv4: [bytes, packets, drops]}, as counted where traffic to them is
+shaped; upload, when the peer keeps what it was sent -> vertices (kept), sizes [[wire bytes, messages] ..], start and end (of the
+way, in the receiver's time), reply_bytes.
 
 Data plane (agent -> agent, on the shaped links; one connection per ordered pair of hosts, kept warm; another one for weights)
 
@@ -113,6 +119,10 @@ CONTROL_KINDS: Final = (
     "hold",
     "upload",
     "stop",
+    "about",
+    "clock",
+    "shape",
+    "carried",
     "shutdown",
     "ok",
     "refused",
@@ -160,6 +170,10 @@ FIELDS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     "hold": {"id": _ID, "model": (str,)},
     "upload": {"id": _ID, "peer": (str,), "model": (str,), "vertices": (list, tuple)},
     "stop": {"id": _ID},
+    "about": {"id": _ID},
+    "clock": {"id": _ID},
+    "shape": {"id": _ID, "address": (str,), "rate_bps": _NUMBER, "delay_s": _NUMBER, "jitter_s": _NUMBER, "loss": _NUMBER},
+    "carried": {"id": _ID},
     "shutdown": {"id": _ID},
     "ok": {"id": _ID},
     "refused": {"id": _ID, "error": (str,), "text": (str,)},

@@ -4,6 +4,7 @@ TestbedError            exit code 1 unless stated
 ├── InputError          exit code 2: what the user gave cannot be used
 │   ├── ScenarioError   a scenario file or a --set override (file and key named)
 │   ├── TraceError      a trace file (file and line named)
+│   ├── InventoryError  an inventory of machines (file and host named), or what it names
 │   ├── PlannerError    an unknown planner, or an option it does not have
 │   └── CapacityError   a plan that needs more memory than a host has
 ├── BackendError        exit code 2: this machine or backend cannot run this scenario (ways out named)
@@ -33,6 +34,10 @@ class ScenarioError(InputError):
 
 class TraceError(InputError):
     """A trace file cannot be read."""
+
+
+class InventoryError(InputError):
+    """An inventory of machines, or a file that it names, cannot be used."""
 
 
 class PlannerError(InputError):

@@ -19,6 +19,7 @@ ORDER = (
     "testbed.report",
     "testbed.orchestrator",
     "testbed.backends",
+    "testbed.hosts",
     "testbed.kernel",
     "testbed.planners",
     "testbed.costs",

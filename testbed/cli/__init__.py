@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer.main
 
 from testbed.cli import doctor as doctor
+from testbed.cli import hosts as hosts
 from testbed.cli import kernel as kernel
 from testbed.cli import models as models
 from testbed.cli import plan as plan
