@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from d3node import stats
+from d3node.bounds import Bounds
 from d3node.channel import Channel, Message, Transport
 from d3node.compute import ComputeQueue
 from d3node.errors import ChannelError, ModelError, NodeError, PlanError, ProtocolError
@@ -26,7 +28,7 @@ from d3node.plan import Plan, Tier
 from d3node.probes import Probes
 from d3node.program import Route
 from d3node.protocol import CONTROL_KINDS, DATA_KINDS, VERSION, check_fields
-from d3node.requests import Bounds, Requests
+from d3node.requests import Requests
 from d3node.site import KINDS as SITE_KINDS
 from d3node.site import Site
 from d3node.weights import Weights
@@ -118,6 +120,7 @@ class Agent:
         self._bytes_sent = 0
         self._bytes_received = 0
         self._orchestrator: Outbox | None = None
+        self._backlog: deque[Message] = deque(maxlen=config.bounds.backlog)
         self._compute = ComputeQueue(self._loop, executor)
         self._requests = Requests(config.name, self._compute, self._post, self._emit, config.bounds)
         self._weights = Weights(config.name, self._models, self._compute, self._dial, self._say_to)
@@ -273,6 +276,14 @@ class Agent:
                 raise ProtocolError(f"probe: {self.config.name} was given no address of {fields.get('peer')!r}")
             self._probes.send(outbox, fields, real=self.config.tensors == "real")
         elif kind == "ping":
+            self._requests.going_on.over(fields.get("over", ()))
+            outbox.post(Message("ok", {"id": fields["id"]}))
+        elif kind == "held":
+            vertices = self._requests.going_on.held(fields["request"], fields["epoch"])
+            outbox.post(Message("ok", {"id": fields["id"], "vertices": vertices}))
+        elif kind == "resume":
+            what = (fields["request"], fields["was"], fields["epoch"], fields["provide"], fields["input"])
+            self._requests.going_on.resume(*what, float(fields["deadline_s"]))
             outbox.post(Message("ok", {"id": fields["id"]}))
         elif kind in ("hold", "upload", "stop"):
             self._weights.control(outbox, kind, fields)
@@ -291,6 +302,9 @@ class Agent:
         for value, kind in ((mode, Mode), (tensors, Tensors), (route, Route), (encoding, Encoding)):
             if value not in get_args(kind):
                 raise ProtocolError(f"configure: {value!r} is not one of {', '.join(get_args(kind))}")
+        most = fields.get("in_flight", self.config.bounds.requests)
+        if not isinstance(most, int) or most < 1:
+            raise ProtocolError(f"configure: {most!r} requests in flight; at least 1 is needed")
         if mode == "measured" and tensors == "sizes":
             raise ProtocolError("configure: compute cannot be measured with sizes only; use mode modelled or real tensors")
         if tensors == "real" and (bare := [name for name, model in self._models.items() if isinstance(model, LayerGraph)]):
@@ -298,6 +312,7 @@ class Agent:
         self.config = replace(self.config, mode=mode, tensors=tensors, route=route, input_encoding=encoding)
         self._requests.modelled = mode == "modelled"
         self._requests.recovery = bool(fields.get("recovery", False))
+        self._requests.most = most
         if fields.get("fresh", False):
             self._forget_all()
         self._orchestrator = outbox
@@ -310,10 +325,13 @@ class Agent:
         if tensors == "real" and self._models:
             Numerics(next(iter(self._real().values())), encoding, self.config.threads).prepare()
         outbox.post(Message("ok", {"id": fields["id"], "name": self.config.name, "tier": self.config.tier, "version": VERSION}))
+        while self._backlog:
+            outbox.post(self._backlog.popleft())
 
     def _forget_all(self) -> None:
         """Begin anew: others have gone on without this host, and nothing that it still has for them counts."""
         self._requests.clear()
+        self._backlog.clear()
         for link in self._links.values():
             self._bytes_sent += link.bytes_sent
             link.close()
@@ -383,8 +401,10 @@ class Agent:
         return {name: model for name, model in self._models.items() if not isinstance(model, LayerGraph)}
 
     def _emit(self, message: Message) -> None:
-        if self._orchestrator is not None:
+        if self._orchestrator is not None and self._orchestrator.open:
             self._orchestrator.post(message)
+        elif self._requests.recovery:
+            self._backlog.append(message)
         else:
             log.info("%s: nobody to tell of %s %s", self.config.name, message.kind, message.fields.get("request"))
 

@@ -5,6 +5,7 @@ NodeError
 ├── PlanError           a plan that is not legal for its graph, or an unknown epoch
 ├── ComputeError        a part or a tile failed while it ran
 ├── DeadlineExceeded    a request was not done in time
+├── Overloaded          a host has as many requests in hand as it takes
 ├── ClockError          virtual time cannot go on: everybody waits, somebody polls, or a thread is involved
 └── ChannelError        a connection cannot be made or used
     ├── ProtocolError   the peer sent something that is not a legal message
@@ -38,6 +39,10 @@ class ClockError(NodeError):
 
 class DeadlineExceeded(NodeError):
     """A request was not done in time."""
+
+
+class Overloaded(NodeError):
+    """A host has as many requests in hand as it takes."""
 
 
 class ChannelError(NodeError):

@@ -5,12 +5,13 @@ Who routes messages to requests and what outlives them is `d3node.requests`' bus
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from d3node.channel import Message, Payload
 from d3node.compute import Job
 from d3node.dealing import Dealing
-from d3node.errors import ProtocolError
+from d3node.errors import PlanError, ProtocolError
 from d3node.gate import Gate
 from d3node.handover import Chain, Halo, Superstep
 from d3node.install import Epoch, StepWork, TileWork
@@ -21,20 +22,26 @@ from d3node.supersteps import ChainWork, Supersteps, SuperstepWork
 
 
 class Lead(Request):
-    """A request on the host that leads a tier: runs the tier's steps in order, each when its inputs are there."""
+    """A request on the host that leads a tier: runs the tier's steps in order, each when its inputs are there.
+
+    `lost`: hosts of its plan that are lost (only where requests recover); it goes on as far as it gets without them.
+    """
 
     def __init__(self, world: World, epoch: Epoch, request: int | str) -> None:
         super().__init__(world, epoch, request)
         self._have: dict[int, Payload] = {}
         self._next = 0
         self._running = False
-        self.awaited = len(epoch.receives)
+        self.awaited = len(epoch.receives) + len(epoch.provides)
         self.gate = Gate(self) if epoch.gated else None
         self._tiles: dict[int, Payload] = {}
         self._tiles_left = 0
         self._chain: Supersteps | None = None
         self._dealings: dict[int, Dealing] = {}
         self._helping = 0
+        self._keeps = world.recovery and epoch.resumable
+        self._gone_on = False
+        self.lost: set[str] = set()
 
     def receive(self, peer: str, message: Message) -> None:
         """A tensor from a lower tier. Raises ProtocolError unless it is one that this host waits for."""
@@ -56,9 +63,27 @@ class Lead(Request):
         self.provide(vertex, payload)
         self.advance()
 
+    def go_on(self, tensors: Mapping[int, Payload]) -> None:
+        """Begin half-way, with tensors that exist. Raises PlanError when that has happened already."""
+        if self._gone_on:
+            raise PlanError(f"request {self.request!r} of epoch {self.epoch.number} goes on already on {self.world.name}")
+        self._gone_on = True
+        self.awaited -= len(self.epoch.provides)
+        for vertex, payload in sorted(tensors.items()):
+            self.provide(vertex, payload)
+            if self.ended:
+                return
+        self.advance()
+
+    def held(self) -> dict[int, Payload]:
+        """Tensors in hand from which another host, or this one, could go on."""
+        return dict(self._have)
+
     def provide(self, vertex: int, payload: Payload) -> None:
         """A tensor exists here from now on: send it on, answer with it, keep it for the steps that read it."""
         epoch = self.epoch
+        if self._keeps and vertex in epoch.leaving:
+            self.world.kept.put(self.request, {vertex: payload})
         for host in epoch.sends.get(vertex, ()):
             if self.gate is None:
                 self.post(host, Message("tensor", self.fields(vertex=vertex, device=epoch.device), (payload,)))

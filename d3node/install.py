@@ -5,7 +5,7 @@ Compiled once per epoch so that a request costs few look-ups. The steps themselv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,6 +106,16 @@ class Epoch:
         """Whether requests need a `d3node.gate.Gate`."""
         plan = self.plan
         return bool(plan.exits) or plan.coding != "float32" or plan.patience_s is not None
+
+    @property
+    def leaving(self) -> Collection[int]:
+        """Tensors that are sent on from here, or answer from afar; but an input can be made of its seed again."""
+        return self.sends.keys() - {INPUT} if self.tier == "device" else self.sends.keys() | self.answers
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a request can go on from its tensors under another plan: they are of one input, and as the model has them."""
+        return not (self.gated or self.plan.placed or self.plan.two_way)
 
 
 def compile_epoch(

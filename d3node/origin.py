@@ -33,11 +33,23 @@ class Origin(Lead):
     def begin(self, payload: Payload) -> None:
         """The input is there: the request's time starts."""
         self.submitted_at = self.world.loop.time()
-        self.deadline = self.world.loop.call_later(self.deadline_s, self._late)
-        if self.epoch.plan.fallback_s is not None:
-            self._insurance = self.world.loop.call_later(self.epoch.plan.fallback_s, self._insure)
+        self.limit(self.deadline_s)
         self.provide(INPUT, payload)
         self.advance()
+
+    def limit(self, deadline_s: float) -> None:
+        """Let the request end so many seconds from now at the latest."""
+        self.deadline = self.world.loop.call_later(deadline_s, self._late)
+        if self.epoch.plan.fallback_s is not None:
+            self._insurance = self.world.loop.call_later(self.epoch.plan.fallback_s, self._insure)
+
+    def succeed(self, old: Origin, deadline_s: float) -> None:
+        """Take the place of the same request under an earlier epoch: it was submitted then, and must be done no later than then."""
+        self.submitted_at, self.created, self.deadline_s = old.submitted_at, old.created, old.deadline_s
+        self.limit(min(deadline_s, old.submitted_at + old.deadline_s - self.world.loop.time()))
+
+    def held(self) -> dict[int, Payload]:
+        return {v: payload for v, payload in (super().held() | self._answers).items() if v != INPUT}
 
     def answer(self, vertex: int, payload: Payload) -> None:
         self._answers[vertex] = payload

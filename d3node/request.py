@@ -14,6 +14,7 @@ from d3node.compute import ComputeQueue, Job
 from d3node.errors import ComputeError, ProtocolError
 from d3node.handover import Halo
 from d3node.install import Epoch
+from d3node.kept import Kept
 from d3node.links import Sender
 from d3node.stealing import Thief
 
@@ -28,7 +29,9 @@ class World(Protocol):
     loop: asyncio.AbstractEventLoop
     compute: ComputeQueue
     modelled: bool
+    recovery: bool
     thief: Thief
+    kept: Kept
 
     def post(self, host: str, message: Message, sender: Sender | None = None) -> None: ...
 

@@ -1,7 +1,7 @@
 """All requests that a host knows of: from messages to `Lead`, `Origin` and `Hand`, and from their ends to reports and failures.
 
-Also what outlives a request: installed epochs, tensors that came before their plan, and the memory of what has been cancelled.
-What happens inside a request is in `d3node.request` and its kin.
+Also what outlives a request: installed epochs, and the memory of what has been cancelled. What happens inside a request is in
+`d3node.request` and its kin, how one goes on without a host that is lost in `d3node.recovery`.
 """
 
 from __future__ import annotations
@@ -9,53 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
+from d3node.bounds import Bounds, RequestTotals
 from d3node.channel import Message, Payload
 from d3node.compute import ComputeQueue
-from d3node.errors import DeadlineExceeded, NodeError, PeerLost, PlanError, ProtocolError
+from d3node.errors import DeadlineExceeded, NodeError, Overloaded, PeerLost, PlanError, ProtocolError
 from d3node.execute import Lead
 from d3node.graph import INPUT
 from d3node.hand import Hand
 from d3node.install import Epoch
+from d3node.kept import Kept
 from d3node.links import Sender
 from d3node.origin import Origin
+from d3node.parking import Parking
+from d3node.recovery import Recovery
 from d3node.request import Key, Request
 from d3node.stealing import Thief
-from d3node.wire import payload_bytes
 
 log = logging.getLogger("d3node.requests")
 Post = Callable[[str, Message, Sender | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How long and how much a host keeps for others. Seconds of the event loop."""
-
-    park_s: float = 10.0
-    park_bytes: int = 256 << 20
-    request_s: float = 600.0
-    retired_s: float = 120.0
-    images: int = 16
-    cancelled: int = 4096
-
-
-@dataclass(slots=True)
-class RequestTotals:
-    """Counts since the start of the agent."""
-
-    done: int = 0
-    failed: int = 0
-    served: int = 0
-    dropped: int = 0
-
-
-@dataclass(slots=True)
-class _Parked:
-    messages: list[tuple[str, Message]] = field(default_factory=list)
-    timer: asyncio.TimerHandle | None = None
 
 
 class Requests:
@@ -74,16 +48,18 @@ class Requests:
         self._post = post
         self._emit = emit
         self._bounds = bounds or Bounds()
-        self._leads: dict[Key, Lead] = {}
-        self._hands: dict[Key, Hand] = {}
+        self.most = self._bounds.requests
+        self.leads: dict[Key, Lead] = {}
+        self.hands: dict[Key, Hand] = {}
         self._cancelled: dict[Key, None] = {}
         self._retired_at: dict[int, float] = {}  # in the order of retirement
         self._retired_own: dict[int, float] = {}  # of plans for this device
-        self._parked: dict[int, _Parked] = {}
-        self._parked_bytes = 0
+        self._parking = Parking(name, self.loop, self._bounds, self._turn_away)
         self._images: dict[tuple[str, str, int], Payload] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self.thief = Thief(compute)
+        self.kept = Kept(self.loop, self._bounds)
+        self.going_on = Recovery(self)
 
     # -- what the orchestrator asks for --------------------------------------------------------------------------------------
 
@@ -96,16 +72,11 @@ class Requests:
             return
         self._purge()
         self.epochs[epoch.number] = epoch
-        parked = self._parked.pop(epoch.number, None)
-        if parked is not None:
-            if parked.timer is not None:
-                parked.timer.cancel()
-            for peer, message in parked.messages:
-                self._parked_bytes -= payload_bytes(message)
-                try:
-                    self.data(peer, message)
-                except ProtocolError as error:
-                    self._turn_away(message, error)
+        for peer, message in self._parking.take(epoch.number):
+            try:
+                self.data(peer, message)
+            except ProtocolError as error:
+                self._turn_away(message, error)
 
     def retire(self, number: int) -> None:
         """Drop an epoch once its last request is done. Hosts that cannot know which is the last keep it a while longer."""
@@ -120,23 +91,25 @@ class Requests:
         """Begin a request on this device. It ends with one `done` or `failed`, whatever happens."""
         epoch = self.epochs.get(number)
         if epoch is not None and self.name in epoch.contributors:
-            return self._take_part(Lead(self, epoch, request), seed)
+            return self.take_part(Lead(self, epoch, request), seed)
         if epoch is None or epoch.device != self.name:
             text = f"epoch {number} is not installed" if epoch is None else f"epoch {number} is a plan for {epoch.device}"
             return self._stillborn(request, number, PlanError(f"{text} on {self.name}"))
-        if (number, request) in self._leads:
+        if (number, request) in self.leads:
             raise PlanError(f"request {request!r} of epoch {number} is already running on {self.name}")
+        if self.active >= self.most:
+            return self._stillborn(request, number, self._overloaded())
         origin = Origin(self, epoch, request, deadline_s)
-        self._register(self._leads, origin)
-        return self._with_image(origin, seed, origin.begin)
+        self.register(self.leads, origin)
+        return self.with_image(origin, seed, origin.begin)
 
-    def _take_part(self, lead: Lead, seed: int) -> None:
+    def take_part(self, lead: Lead, seed: int) -> None:
         """Contribute this device's view of the input to a request of another device."""
-        if lead.key not in self._cancelled and lead.key not in self._leads:
-            self._register(self._leads, lead)
-            self._with_image(lead, seed, lambda image: lead.take(INPUT, image))
+        if lead.key not in self._cancelled and lead.key not in self.leads:
+            self.register(self.leads, lead)
+            self.with_image(lead, seed, lambda image: lead.take(INPUT, image))
 
-    def _with_image(self, lead: Lead, seed: int, begin: Callable[[Payload], None]) -> None:
+    def with_image(self, lead: Lead, seed: int, begin: Callable[[Payload], None]) -> None:
         """Go on with the input of a seed, once it is made."""
         epoch = lead.epoch
         if epoch.numerics is None:
@@ -165,7 +138,7 @@ class Requests:
             self.peer_lost(fields["host"], f"{peer} says: {fields['text']}")
             return
         key = (fields["epoch"], fields["request"])
-        lead = self._leads.get(key)
+        lead = self.leads.get(key)
         if kind == "tensor":
             if lead is None and fields["device"] == self.name:
                 return  # it comes back to a request that is over (two-way plans)
@@ -178,7 +151,7 @@ class Requests:
         elif kind == "halo" and lead is not None:
             lead.halo(peer, message)
         elif kind in ("tile", "halo", "offer", "over"):
-            hand = self._hands.get(key)
+            hand = self.hands.get(key)
             if hand is None and (hand := self._new_hand(key, peer, message)) is None:
                 return
             hand.receive(peer, message)
@@ -192,25 +165,33 @@ class Requests:
             if lead is not None and lead.gate is not None:
                 lead.gate.decided(peer, message)
         elif kind == "failure":
-            if lead is not None:
+            if lead is not None and self.recovery and fields["error"] == PlanError.__name__:
+                self.going_on.strand(lead, peer, str(fields["text"]))  # it has begun anew, and forgotten its plans
+            elif lead is not None:
                 self.fail(lead, str(fields["error"]), str(fields["text"]))
             else:
                 self._forget(key)
         elif kind == "cancel":
-            self._forget(key)
+            moved = bool(fields.get("moved", False))
+            if self.recovery:
+                self.going_on.cancelled(key, moved)
+            self._forget(key, **({"moved": True} if moved else {}))
         else:
             raise ProtocolError(f"a message of kind {kind!r} has no place between agents")
 
     def peer_lost(self, host: str, reason: str) -> None:
         """A host is gone: every request here that involves it fails, and the devices of its plans hear of it."""
         text = f"{host} is gone ({reason})" if host not in reason else reason
-        for request in [*self._leads.values(), *self._hands.values()]:
+        for request in [*self.leads.values(), *self.hands.values()]:
             if host in request.epoch.hosts and not request.ended:
                 if request.epoch.plan.patience_s is not None and host in request.epoch.contributors:
                     if isinstance(request, Lead) and request.gate is not None:
                         request.gate.lose(host)
                     continue
-                self.fail(request, PeerLost.__name__, text, lost=host)
+                if self.recovery:
+                    self.going_on.strand(request, host, text)
+                else:
+                    self.fail(request, PeerLost.__name__, text, lost=host)
         devices = {e.device for e in self.epochs.values() if e.tier is not None and host in e.hosts}
         for device in sorted(devices - {self.name, host}):  # an order that does not depend on the hash seed
             self._post(device, Message("lost", {"host": host, "text": text}), None)
@@ -227,12 +208,13 @@ class Requests:
 
     def finished(self, request: Request) -> None:
         """A request has nothing left to do here."""
-        self._end(request)
+        self.end(request)
         self._emit(request.report())
         if isinstance(request, Lead) and request.gate is not None and request.gate.absent:
-            self._remember_cancelled(request.key)  # what comes late finds nobody
+            self.remember_cancelled(request.key)  # what comes late finds nobody
         if isinstance(request, Origin):
             self.totals.done += 1
+            self.kept.drop(request.request)
             self._emit(request.done())
             if request.settled is not None and request.settled["fallback"]:
                 for host in sorted(request.epoch.hosts - {self.name}):
@@ -244,7 +226,7 @@ class Requests:
         """End a request that cannot be done: its device tells the orchestrator, others tell the next host towards the device."""
         if request.ended or (isinstance(request, Origin) and request.fall_back()):
             return
-        self._end(request)
+        self.end(request)
         self._emit(request.report())
         epoch = request.epoch
         helpers: set[str] = set()
@@ -259,9 +241,12 @@ class Requests:
                 )
             )
             helpers = ({epoch.plan.hosts[tier] for tier in ("edge", "cloud")} & epoch.hosts) | epoch.contributors
+            self.kept.drop(request.request)
+            if self.recovery:
+                helpers -= request.lost
         else:
             self.totals.dropped += 1
-            self._remember_cancelled(request.key)
+            self.remember_cancelled(request.key)
             towards = request.leader if isinstance(request, Hand) else epoch.device
             if towards != lost:
                 self._post(towards, Message("failure", request.fields(error=error, text=text)), None)
@@ -275,13 +260,10 @@ class Requests:
 
     def clear(self) -> None:
         """Drop all requests and epochs, and what waits for any; nobody hears of it."""
-        for request in [*self._leads.values(), *self._hands.values()]:
-            self._end(request)
-        for parked in self._parked.values():
-            if parked.timer is not None:
-                parked.timer.cancel()
-        self._parked.clear()
-        self._parked_bytes = 0
+        for request in [*self.leads.values(), *self.hands.values()]:
+            self.end(request)
+        self._parking.clear()
+        self.kept.clear()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -293,26 +275,26 @@ class Requests:
     @property
     def active(self) -> int:
         """Requests that this host has a part in right now."""
-        return len(self._leads) + len(self._hands)
+        return len(self.leads) + len(self.hands)
 
     @property
     def parked(self) -> int:
         """Messages that wait for their plan."""
-        return sum(len(parked.messages) for parked in self._parked.values())
+        return len(self._parking)
 
     # -- inside --------------------------------------------------------------------------------------------------------------
 
-    def _register(self, table: dict[Key, Any], request: Request) -> None:
+    def register(self, table: dict[Key, Any], request: Request) -> None:
         table[request.key] = request
         request.epoch.active += 1
         if self._sweeper is None and not isinstance(request, Origin):
             self._sweeper = self.loop.call_later(self._bounds.request_s, self._sweep)
 
-    def _end(self, request: Request) -> None:
+    def end(self, request: Request) -> None:
         request.ended = True
         self.thief.forget(request)
         request.close()
-        table: dict[Key, Any] = self._hands if isinstance(request, Hand) else self._leads
+        table: dict[Key, Any] = self.hands if isinstance(request, Hand) else self.leads
         table.pop(request.key, None)
         request.epoch.active -= 1
         if request.epoch.retired:
@@ -325,7 +307,7 @@ class Requests:
         if epoch.tier is None or epoch.tier == "device":
             raise ProtocolError(f"{self.name} does not lead a tier of epoch {key[0]}")
         lead = Lead(self, epoch, key[1])
-        self._register(self._leads, lead)
+        self.register(self.leads, lead)
         return lead
 
     def _new_hand(self, key: Key, peer: str, message: Message) -> Hand | None:
@@ -337,7 +319,7 @@ class Requests:
         if not (epoch.tiles or epoch.pools) or not (peer == leader or from_peer):
             raise ProtocolError(f"{self.name} computes no tiles for {peer} in epoch {key[0]}")
         hand = Hand(self, epoch, key[1], leader)
-        self._register(self._hands, hand)
+        self.register(self.hands, hand)
         return hand
 
     def _epoch_of(self, key: Key, peer: str, message: Message) -> Epoch | None:
@@ -346,61 +328,51 @@ class Requests:
             return None
         epoch = self.epochs.get(key[0])
         if epoch is None:
-            self._park(peer, message)
+            self._parking.park(peer, message)
+        elif self.active >= self.most:
+            self._turn_away(message, self._overloaded())
+            return None
         return epoch
-
-    def _park(self, peer: str, message: Message) -> None:
-        number: int = message.fields["epoch"]
-        size = payload_bytes(message)
-        if self._parked_bytes + size > self._bounds.park_bytes:
-            text = f"{self.name} holds more tensors without a plan than it has room for"
-            self._turn_away(message, PlanError(text))
-            return
-        parked = self._parked.get(number)
-        if parked is None:
-            parked = self._parked[number] = _Parked()
-            parked.timer = self.loop.call_later(self._bounds.park_s, self._expire, number)
-        parked.messages.append((peer, message))
-        self._parked_bytes += size
-
-    def _expire(self, number: int) -> None:
-        for _, message in self._parked.pop(number).messages:
-            self._parked_bytes -= payload_bytes(message)
-            text = f"epoch {number} was not installed on {self.name} within {self._bounds.park_s:g} s"
-            self._turn_away(message, PlanError(text))
 
     def _turn_away(self, message: Message, error: NodeError) -> None:
         """A tensor or tile that cannot be used: its request fails."""
         fields = message.fields
         key = (fields["epoch"], fields["request"])
-        request = self._leads.get(key) or self._hands.get(key)
+        request = self.leads.get(key) or self.hands.get(key)
         if request is not None:
             self.fail(request, type(error).__name__, str(error))
         elif key not in self._cancelled:
-            self._remember_cancelled(key)
+            self.remember_cancelled(key)
             failure = {"request": key[1], "epoch": key[0], "error": type(error).__name__, "text": str(error)}
             self._post(str(fields.get("device", fields.get("leader"))), Message("failure", failure), None)
 
-    def _forget(self, key: Key) -> None:
-        """The device has given a request up."""
-        self._remember_cancelled(key)
-        if (hand := self._hands.get(key)) is not None:
-            self._drop(hand)
-        lead = self._leads.get(key)
+    def _forget(self, key: Key, **more: Any) -> None:
+        """The device has given a request up, at least under this plan."""
+        self.remember_cancelled(key)
+        if (hand := self.hands.get(key)) is not None:
+            self.drop(hand)
+        lead = self.leads.get(key)
         if lead is not None and not isinstance(lead, Origin):
-            self._drop(lead)
+            self.drop(lead)
             for host in sorted({helper for step in lead.epoch.steps for helper in step.helpers}):
-                self._post(host, Message("cancel", lead.fields()), None)
+                self._post(host, Message("cancel", lead.fields(**more)), None)
 
-    def _drop(self, request: Request) -> None:
+    def drop(self, request: Request) -> None:
         self.totals.dropped += 1
-        self._end(request)
+        self.end(request)
         self._emit(request.report())
 
-    def _remember_cancelled(self, key: Key) -> None:
+    def is_cancelled(self, key: Key) -> bool:
+        """Whether a part of a request is known to be over."""
+        return key in self._cancelled
+
+    def remember_cancelled(self, key: Key) -> None:
         self._cancelled[key] = None
         if len(self._cancelled) > self._bounds.cancelled:
             del self._cancelled[next(iter(self._cancelled))]
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(f"{self.name} has {self.active} requests in hand and takes no more; send fewer at a time")
 
     def _stillborn(self, request: int | str, number: int, error: NodeError) -> None:
         now = self.loop.time()
@@ -422,7 +394,7 @@ class Requests:
         self._sweeper = None
         now = self.loop.time()
         oldest: float | None = None
-        for request in [*self._leads.values(), *self._hands.values()]:
+        for request in [*self.leads.values(), *self.hands.values()]:
             if isinstance(request, Origin):
                 continue
             if now - request.created >= self._bounds.request_s:

@@ -5,6 +5,7 @@
 | done, failed                         | requests of this device that ended so                                          |
 | served, dropped                      | requests that this host did its part of for a device, or gave up               |
 | active, queued, parked               | requests held, computations running and waiting, messages waiting for a plan   |
+| kept, kept_bytes                     | requests of which tensors are kept, to go on from (`d3node.kept`), and bytes   |
 | epochs                               | numbers of the installed epochs                                                |
 | bytes_sent, bytes_received           | frames on the data plane, handshakes left out                                  |
 | computes, busy_s                     | computations, and the seconds that they took                                   |
@@ -35,6 +36,8 @@ def gather(requests: Requests, compute: ComputeQueue, bytes_sent: int, bytes_rec
         "active": requests.active,
         "queued": compute.length,
         "parked": requests.parked,
+        "kept": len(requests.kept),
+        "kept_bytes": requests.kept.nbytes,
         "epochs": sorted(requests.epochs),
         "bytes_sent": bytes_sent,
         "bytes_received": bytes_received,

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from agent_rig import MemoryTransport, Rig, chain, rig, three_way, tiled, timed
 
+from d3node.bounds import Bounds
 from d3node.channel import Message
 from d3node.clock import VirtualLoop, run
 from d3node.errors import ChannelError
 from d3node.intervals import reverse
-from d3node.requests import Bounds
 
 GRAPH = chain(7)
 SIZES = {GRAPH.name: GRAPH}

@@ -45,7 +45,7 @@ def lead(world: Requests) -> Lead:
     made.epoch, made.key, made.ended, made.gate = epoch("d1", MANY[::-1]), (1, 1), False, None
     made.report = lambda: Message("report", {})  # type: ignore[method-assign]
     made.fields = lambda **more: dict(more)  # type: ignore[assignment,method-assign]
-    world._leads[made.key] = made
+    world.leads[made.key] = made
     return made
 
 
