@@ -32,6 +32,7 @@ run: setup
 test: setup
 	@scripts/kernel.sh
 	@scripts/setup.sh browser
+	@scripts/setup.sh open-vswitch
 	@echo "== fast tests" && $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not emulation" $(PYTEST_ARGS)
 	@echo "== slow tests" && $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "slow and not emulation" $(PYTEST_ARGS)
 	@echo "== notebooks" && $(BIN)/python -m pytest -q --nbmake analysis

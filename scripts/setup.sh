@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Set this checkout up: OS packages (when root or sudo allows), a virtual environment in .venv, all Python packages.
 # One script for `make run`, `make test`, CI and the Vagrant box. Repeatable; returns at once when nothing has changed.
-# usage: scripts/setup.sh [kernel | browser [must] | os-packages]   "kernel": also the tools that `testbed kernel build` needs;
-#        "browser": also what the tests of HTML reports look at them with ("must": or fail); "os-packages": these and nothing else
+# usage: scripts/setup.sh [kernel | browser [must] | open-vswitch [must] | os-packages]   "kernel": also the tools that `testbed kernel build` needs;
+#        "browser": also what the tests of HTML reports look at them with ("must": or fail);
+#        "open-vswitch": also the other kind of switches for the mininet backend ("must": or fail); "os-packages": these and nothing else
 #        environment variables: PYTHON (default python3), D3_SKIP_OS_PACKAGES=1
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -47,6 +48,17 @@ browser() {
   fi
   [ -z "$found" ] || return 0
   say "note: no headless browser; tests of HTML reports need it: sudo apt-get install chromium"
+  [ "$1" != must ]
+}
+
+open_vswitch() {
+  if ! PATH=$PATH:/usr/sbin:/sbin command -v ovs-vswitchd >/dev/null && [ -z "${D3_SKIP_OS_PACKAGES:-}" ]; then
+    say "installing Open vSwitch, for the tests of networks with its switches"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update \
+      && as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends openvswitch-switch >/dev/null || true
+  fi
+  ! PATH=$PATH:/usr/sbin:/sbin command -v ovs-vswitchd >/dev/null || return 0
+  say "note: no Open vSwitch; tests of its switches need it: sudo apt-get install openvswitch-switch"
   [ "$1" != must ]
 }
 
@@ -108,3 +120,4 @@ os_packages
 python_packages
 [ "${1:-}" != kernel ] || kernel_tools
 [ "${1:-}" != browser ] || browser "${2:-}"
+[ "${1:-}" != open-vswitch ] || open_vswitch "${2:-}"

@@ -44,9 +44,9 @@ def network(plan: Layout, backbone_bps: float = 10e6, queue: int | None = None, 
     return EmulatedNetwork(NetworkSpec(plan, states, queues, **options))
 
 
-def everyone_reaches_everyone(topology: str) -> Any:
+def everyone_reaches_everyone(topology: str, switch: Any = "linux-bridge") -> Any:
     plan = {"three_tier": three_tier.layout(Sizes(2, 4, True)), "two_sites": two_sites.layout(Sizes(1, 2))}[topology]
-    made = network(plan)
+    made = network(plan, switch=switch)
     pairs = [(a.name, b.name) for a in plan.hosts for b in plan.hosts if a != b]
     before = made.counters()
     reached = [made.ping(source, address(plan, target, source)) for source, target in pairs]
@@ -152,9 +152,9 @@ def outage() -> Any:
     }
 
 
-def counters() -> Any:
+def counters(switch: Any = "linux-bridge") -> Any:
     plan = three_tier.layout(Sizes(1, 2))
-    made = network(plan)
+    made = network(plan, switch=switch)
     before, twice_before = made.counters(), _sent_twice(made, plan)
     open_flow(made, "d1", "c1", [1_000_000]).times_s()
     time.sleep(0.2)

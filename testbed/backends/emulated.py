@@ -1,4 +1,4 @@
-"""A network in this namespace: Mininet hosts and Linux bridges from a layout, with shaped wires for links.
+"""A network in this namespace: Mininet hosts and switches from a layout, with shaped wires for links.
 
 Must run inside namespaces of its own (`testbed.backends.isolation`): it makes interfaces in the namespace of the caller and
 leaves their removal to the end of that namespace. Agents, captures and verdicts are left to others.
@@ -15,12 +15,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyroute2 import IPRoute
 
 from d3node.linux import die_with_parent, enter, within
-from testbed.backends import netem, offload
+from testbed.backends import isolation, netem, offload
 from testbed.backends.netspec import DIRECTIONS, SOCKET_BUFFER_BYTES, NetworkSpec
 from testbed.backends.shaping import ClassCounters, Shaper, has_netem
 from testbed.backends.sysctl import QUIET, sysctl
@@ -29,6 +29,9 @@ from testbed.scenario.state import LinkState
 from topologies.addresses import assign, behind, segments
 from topologies.layout import Direction
 from topologies.mininet_topo import LayoutTopo
+
+if TYPE_CHECKING:
+    from testbed.backends.openvswitch import OpenVswitch
 
 _TCP_SETTINGS = (
     "tcp_slow_start_after_idle",
@@ -40,8 +43,6 @@ _TCP_SETTINGS = (
     "tcp_ecn",
 )
 """For the manifest: what decides how TCP behaves beside congestion control."""
-
-_NUD_NOARP, _NTF_MASTER = 0x40, 0x04  # a bridge entry that was not learnt, never ages, and belongs to the bridge
 
 
 class EmulatedNetwork:
@@ -59,6 +60,7 @@ class EmulatedNetwork:
             raise BackendError("two-stage shaping needs the kernel module sch_netem, which is not here")
         from testbed.backends.wires import Wires
 
+        self._open_vswitch: OpenVswitch | None = None
         self.wires = Wires(self.netlink, two_stages=self.stages == 2)
         self._net = self._start_mininet()
         self.pids: dict[str, int] = {host.name: self._net[host.name].pid for host in self.layout.hosts}
@@ -92,12 +94,18 @@ class EmulatedNetwork:
             "offload": self._offload,
             "seeded": self.stages == 2 and all(shaper.seed is not None for shaper in self.shapers.values()),
             "queues_bytes": {f"{link}/{direction}": n for (link, direction), n in self.spec.queues.items()},
-            "switch": "LinuxBridge",
+            "switch": "LinuxBridge" if self._open_vswitch is None else "Open vSwitch",
+            **self._open_vswitch_facts(),
             "mininet": self._version,
             "default_congestion_control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
             "tcp_settings": self._tcp_settings(),
             "addresses": {f"{host}/{link}": address for (host, link), address in assign(self.layout).items()},
         }
+
+    def _open_vswitch_facts(self) -> dict[str, str]:
+        if self._open_vswitch is None:
+            return {}
+        return {"open_vswitch": self._open_vswitch.version, "datapath": self._open_vswitch.datapath}
 
     def _tcp_settings(self) -> dict[str, str]:
         """What is in force on the hosts (the same on all)."""
@@ -108,6 +116,8 @@ class EmulatedNetwork:
         """End Mininet's hosts; the rest goes with the namespace."""
         for node in (*self._net.hosts, *self._net.switches):
             node.terminate()
+        if self._open_vswitch is not None:
+            self._open_vswitch.stop()
         self.netlink.close()
 
     def _probe_netem(self) -> bool:
@@ -129,6 +139,12 @@ class EmulatedNetwork:
         setLogLevel("error")
         Mininet.inited = True  # its first act would be to raise machine-wide limits; this program changes nothing outside
         self._version = VERSION
+        switch = partial(NetlinkBridge, netlink=self.netlink)
+        if self.spec.switch == "open-vswitch":
+            from testbed.backends.openvswitch import OpenVswitch, OpenVswitchBridge
+
+            self._open_vswitch = OpenVswitch(isolation.PRIVATE / "open-vswitch")
+            switch = partial(OpenVswitchBridge, switches=self._open_vswitch, netlink=self.netlink)
         settings = {
             **QUIET,
             "net.ipv4.tcp_slow_start_after_idle": str(int(self.spec.slow_start_after_idle)),
@@ -140,7 +156,7 @@ class EmulatedNetwork:
             net = Mininet(
                 topo=LayoutTopo(self.layout),
                 host=partial(NamespaceHost, settings=settings),
-                switch=partial(NetlinkBridge, netlink=self.netlink),
+                switch=switch,
                 link=partial(WireLink, wires=self.wires),
                 intf=NetlinkInterface,
                 controller=None,
@@ -167,9 +183,7 @@ class EmulatedNetwork:
                 entry = (end, addresses[end, link], interface.mac, interface.index)
                 members.setdefault(segment_of[other], []).append(entry)
             else:
-                port = socket.if_nametoindex(interface.name)
-                for beyond in behind(self.layout, link, other):
-                    self.netlink.fdb("replace", ifindex=port, lladdr=mac[beyond], state=_NUD_NOARP, flags=_NTF_MASTER)
+                self._net[end].forward(interface, [mac[beyond] for beyond in behind(self.layout, link, other)])
         for segment in members.values():
             for host, _, _, index in segment:
                 for peer, theirs, hardware, _ in segment:
@@ -183,11 +197,15 @@ class EmulatedNetwork:
 
     def _switch_offload(self) -> dict[str, bool]:
         """Switch segmentation offload everywhere, and answer what is in force. Raises BackendError if it is not as asked."""
-        found = [
-            offload.switch(link.get_attr("IFLA_IFNAME"), self.spec.offload)
+        ours = [
+            link.get_attr("IFLA_IFNAME")
             for link in self.netlink.get_links()
             if (link.get_attr("IFLA_LINKINFO") or _NONE).get_attr("IFLA_INFO_KIND") == "veth"
         ]
+        if self._open_vswitch is not None and self._open_vswitch.datapath == "userspace":
+            for interface in ours:  # a process passes on bytes, and no note that their checksum is still to be computed
+                offload.checksum(interface)
+        found = [offload.switch(interface, self.spec.offload) for interface in ours]
         for host in self.pids:
             with self.inside(host):
                 found += [offload.switch(interface.name, self.spec.offload) for interface in self._net[host].intfList()]

@@ -67,10 +67,11 @@ class EmulatedSession:
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LINE_BYTES)
         self._writer.write(json.dumps(self._spec.to_dict()).encode() + b"\n")
         line = await reader.readline()
-        if not line:
-            raise BackendError(f"the emulated network ended while it was being built: {last_words() or 'without a word'}")
-        first = json.loads(line)
+        first = json.loads(line) if line else {"event": "ended"}
         if first["event"] != "ready":
+            await self.close()
+            if not line:
+                raise BackendError(f"the emulated network ended while it was being built: {last_words() or 'without a word'}")
             raise BackendError(f"the emulated network could not be built: {first['text']}")
         self._facts = first["describe"]
         self._budget.start(asyncio.get_running_loop().time() * self._scale)
@@ -164,6 +165,9 @@ class EmulatedSession:
             invariants.drops(counters, self._spec.network),
             invariants.memory(await self.memory(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")),
         ]
+        if "open_vswitch" in self._facts:
+            switch = f"Open vSwitch, {self._facts['datapath']} datapath"
+            found.append(invariants.forwarded(counters, self.layout, switch))
         for link, path in self._spec.captures.items():
             report = self._stopped["captures"][link]
             task = asyncio.get_running_loop().run_in_executor(

@@ -130,6 +130,26 @@ def drops(counters: Mapping[Key, LinkCounters], network: NetworkSpec) -> Invaria
     return Invariant("unasked_drops", _level(worst, DROP_SHARE), worst, DROP_SHARE[0], detail)
 
 
+def forwarded(counters: Mapping[Key, LinkCounters], layout: Layout, switch: str) -> Invariant:
+    """Whether switches passed on every frame that reached them, and none of their own: a process that forwards may lose some.
+
+    `switch`: what they are, in words.
+    """
+    worst, detail = 0.0, "no frame reached a switch"
+    ends: tuple[tuple[Direction, Direction], ...] = (("down", "up"), ("up", "down"))
+    for name in layout.switches:
+        arrived = left = 0
+        for link in layout.links:
+            for end, (towards, away) in zip((link.a, link.b), ends, strict=True):
+                if end == name:
+                    arrived += counters[link.name, towards].packets - counters[link.name, towards].lost
+                    left += counters[link.name, away].packets + counters[link.name, away].drops
+        gap = abs(arrived - left) / max(1, arrived)
+        if arrived and gap >= worst:
+            worst, detail = gap, f"{arrived} frames reached {name}, {left} left it"
+    return Invariant("switch_frames", _level(worst, DROP_SHARE), worst, DROP_SHARE[0], f"{switch}: {detail}")
+
+
 def capture(layout: Layout, link: str, path: Path, report: Mapping[str, Any], counters: Mapping[Key, LinkCounters]) -> Invariant:
     """Whether a capture and the kernel's class counters agree on the bytes of a link."""
     name = f"capture_{link}"

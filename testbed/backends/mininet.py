@@ -1,4 +1,4 @@
-"""The backend `mininet`: the scenario's network as Mininet hosts and Linux bridges on this kernel, in namespaces of their own.
+"""The backend `mininet`: the scenario's network as Mininet hosts and switches on this kernel, in namespaces of their own.
 
 The orchestrator stays outside; a helper process inside (`testbed.backends.emulation`) holds the network and the agents. Control
 channels are Unix sockets on the inside's private tmpfs, reached through /proc, so they need no link. When either side dies the
@@ -92,6 +92,7 @@ class MininetBackend:
                 slow_start_after_idle=scenario.network.slow_start_after_idle,
                 congestion_control=scenario.network.congestion_control,
                 seed=scenario.seed,
+                switch=scenario.network.switch,
             ),
             agents=AgentsSpec(
                 models=_models(scenario),

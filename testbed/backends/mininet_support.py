@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 from testbed.backends import isolation
 from testbed.errors import BackendError
@@ -22,6 +23,11 @@ from testbed.scenario.schema import Scenario
 PROGRAMS = {"mnexec": "mininet", "ip": "iproute2", "bash": "bash"}
 """Programs that Mininet's hosts run, and the Debian/Ubuntu package of each. (Links and bridges are made over netlink.)"""
 
+OPEN_VSWITCH = ("ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl")
+"""Programs of Open vSwitch; no service of it needs to run."""
+
+TUN = Path("/dev/net/tun")
+
 MODULES = {"mininet": "mininet", "pyroute2": "pyroute2", "scapy": "scapy"}
 NETEM_WAYS_OUT = (
     "use --backend sim, or use a kernel with netem: sudo modprobe sch_netem (Ubuntu cloud kernels: apt-get install "
@@ -30,6 +36,11 @@ NETEM_WAYS_OUT = (
 
 TRIAL_LIMIT_S = 180
 """How long the trial network may take: seconds here, minutes in an emulated processor."""
+
+_DATAPATH = """
+from testbed.backends.openvswitch import datapath
+print(datapath())
+"""
 
 _TRIAL = """
 import json
@@ -56,7 +67,7 @@ def missing_packages() -> list[str]:
         if importlib.util.find_spec(module) is None:
             reasons.append(f"the Python package {package} is missing: pip install 'd3-testbed[emulation]'")
     for program, package in PROGRAMS.items():
-        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
+        if not _installed(program):
             reasons.append(f"the program {program} is missing: sudo apt-get install {package}")
     return reasons
 
@@ -84,6 +95,8 @@ def missing(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> list[str]:
                 f"delay or loss on {', '.join(wanting)} needs netem, which this kernel does not have: "
                 f"{_without_delay(scenario, links)}, {NETEM_WAYS_OUT}"
             )
+    if scenario.network.switch == "open-vswitch" and not trial.get("error"):
+        reasons += _missing_open_vswitch(scenario)
     return reasons
 
 
@@ -96,6 +109,32 @@ def slowed(scenario: Scenario) -> list[str]:
         f"a fault slows {', '.join(hosts)} down, but measured computing lasts as long as it takes: "
         'set compute.mode = "modelled" (after `testbed profile`, if this machine\'s own times are wanted), or leave it out'
     ]
+
+
+def _installed(program: str) -> bool:
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
+
+
+def lacking_open_vswitch() -> list[str]:
+    """Programs of Open vSwitch that this machine lacks."""
+    return [program for program in OPEN_VSWITCH if not _installed(program)]
+
+
+def _missing_open_vswitch(scenario: Scenario) -> list[str]:
+    """What stands in the way of Open vSwitch. Its kernel module does not: without it, it forwards in user space."""
+    if lacking := lacking_open_vswitch():
+        return [
+            f'network.switch = "open-vswitch" needs Open vSwitch ({", ".join(lacking)} missing): sudo apt-get install '
+            "openvswitch-switch (its service need not run), or leave network.switch out"
+        ]
+    if open_vswitch_datapath() == "kernel":
+        return []
+    module = "the kernel's own datapath (sudo modprobe openvswitch)"
+    if not os.access(TUN, os.R_OK | os.W_OK):
+        return [f"Open vSwitch needs {module}, or for the one in user space {TUN} (sudo modprobe tun), readable and writable"]
+    if scenario.network.offload:
+        return [f"network.offload = true with Open vSwitch needs {module}: the one in user space passes single frames only"]
+    return []
 
 
 def _without_delay(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> str:
@@ -115,6 +154,21 @@ def _needs_netem(link: ResolvedLink) -> bool:
         return True
     columns = {} if link.trace is None else link.trace.columns
     return any(value > 0.0 for name in ("delay_s", "loss") for value in columns.get(name, ()))
+
+
+@cache
+def open_vswitch_datapath() -> str:
+    """ "kernel" or "userspace", as `testbed.backends.openvswitch.datapath` finds it in namespaces."""
+    trial = isolation.start([sys.executable, "-W", "ignore", "-c", _DATAPATH], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        output, errors = trial.supervisor.communicate(timeout=TRIAL_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        trial.stop()
+        trial.supervisor.communicate()
+        return "userspace"
+    if trial.supervisor.returncode != 0:
+        raise BackendError(f"Open vSwitch could not be tried: {errors.decode(errors='replace').strip()}")
+    return output.decode().strip()
 
 
 @cache

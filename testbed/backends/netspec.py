@@ -6,10 +6,13 @@ Needs neither Mininet nor netlink, so that a backend can say what is missing.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from testbed.scenario.state import LinkState
 from topologies.layout import Direction, Host, Layout, Link
+
+if TYPE_CHECKING:  # the schema takes longer to import than all else here
+    from testbed.scenario.schema import Switch
 
 DIRECTIONS: tuple[Direction, ...] = ("up", "down")
 FRAME_BYTES = 1514
@@ -62,6 +65,7 @@ class NetworkSpec:
     congestion_control: str = "cubic"
     seed: int = 0
     stages: int | None = None
+    switch: Switch = "linux-bridge"
 
 
 @dataclass(frozen=True)
@@ -129,4 +133,4 @@ class EmulationSpec:
         )
 
 
-_PLAIN = ("offload", "slow_start_after_idle", "congestion_control", "seed", "stages")
+_PLAIN = ("offload", "slow_start_after_idle", "congestion_control", "seed", "stages", "switch")

@@ -5,7 +5,8 @@ namespace held by one waiting process, and addresses and bridges are netlink mes
 nodes is started when the first command asks for it, so `host.cmd("ip addr")` works as ever. In the time-travel kernel starting a
 program costs 15 to 30 ms, and Mininet's own way starts some hundred of them for six hosts.
 
-Links are made in `testbed.backends.wires`; who builds the network is `testbed.backends.emulated`.
+Links are made in `testbed.backends.wires`, switches of Open vSwitch in `testbed.backends.openvswitch`; who builds the network is
+`testbed.backends.emulated`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mininet.link import Intf
@@ -26,9 +27,10 @@ from testbed.backends import isolation
 from testbed.backends.sysctl import sysctl
 
 _OWN = "/proc/thread-self/ns/net"
+_NUD_NOARP, _NTF_MASTER = 0x40, 0x04  # a bridge entry that was not learnt, never ages, and belongs to the bridge
 
 
-class _LateShell(Node):  # type: ignore[misc]
+class LateShell(Node):  # type: ignore[misc]
     """A node whose shell starts with its first command. Subclasses set `pid` in `startShell`."""
 
     netlink: IPRoute
@@ -57,7 +59,7 @@ class _LateShell(Node):  # type: ignore[misc]
             self.pid = pid
 
 
-class NamespaceHost(_LateShell, Host):  # type: ignore[misc]
+class NamespaceHost(LateShell, Host):  # type: ignore[misc]
     """A host: a network namespace that lives as long as the process that made it, or until `terminate`.
 
     `settings`: sysctls of the namespace, in force before it has an interface.
@@ -99,7 +101,7 @@ class NamespaceHost(_LateShell, Host):  # type: ignore[misc]
         self._holder.wait()
 
 
-class NetlinkBridge(_LateShell, LinuxBridge):  # type: ignore[misc]
+class NetlinkBridge(LateShell, LinuxBridge):  # type: ignore[misc]
     """A Linux bridge in the namespace of the caller, which learns nothing that it could forget. `netlink`: of that namespace."""
 
     def __init__(self, name: str, *, netlink: IPRoute, **params: Any) -> None:
@@ -128,6 +130,12 @@ class NetlinkBridge(_LateShell, LinuxBridge):  # type: ignore[misc]
             if self.name in interface.name:
                 self.netlink.link("set", index=socket.if_nametoindex(interface.name), master=index)
         self.netlink.link("set", index=index, state="up")
+
+    def forward(self, interface: NetlinkInterface, addresses: Sequence[str]) -> None:
+        """Frames to these hardware addresses leave through an interface."""
+        port = socket.if_nametoindex(interface.name)
+        for address in addresses:
+            self.netlink.fdb("replace", ifindex=port, lladdr=address, state=_NUD_NOARP, flags=_NTF_MASTER)
 
     def stop(self, deleteIntfs: bool = True) -> None:  # noqa: N803 (Mininet's name)
         """Take the bridge away."""

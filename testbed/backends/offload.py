@@ -15,6 +15,7 @@ FEATURES = {"tso": (0x1E, 0x1F), "gso": (0x23, 0x24), "gro": (0x2B, 0x2C)}
 """Name -> (get, set) command of linux/ethtool.h: segmentation by the sender's device, by its stack; merging at the receiver."""
 
 _SIOCETHTOOL = 0x8946
+_GTXCSUM, _STXCSUM = 0x16, 0x17
 
 
 def read(interface: str) -> dict[str, bool]:
@@ -27,6 +28,13 @@ def switch(interface: str, on: bool) -> dict[str, bool]:
     for _, change in FEATURES.values():
         _command(interface, change, int(on))
     return read(interface)
+
+
+def checksum(interface: str) -> None:
+    """Have the kernel compute the checksum of every frame before it leaves through an interface. Raises OSError."""
+    _command(interface, _STXCSUM, 0)
+    if _command(interface, _GTXCSUM):
+        raise OSError(f"{interface} cannot be made to send frames with their checksums")
 
 
 def _command(interface: str, command: int, value: int = 0) -> int:

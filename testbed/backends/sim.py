@@ -20,6 +20,7 @@ from testbed.backends.base import Invariant, LinkCounters, Session, Support
 from testbed.backends.flow import FlowNetwork
 from testbed.backends.flow_job import SEGMENT
 from testbed.backends.flow_stream import INITIAL_WINDOW, MIN_RTO
+from testbed.backends.mininet_only import refusals
 from testbed.backends.netspec import queue_bytes
 from testbed.backends.sim_channels import Fabric
 from testbed.backends.sim_transport import SimTransport
@@ -54,6 +55,8 @@ class SimBackend:
                     " (after `testbed profile`, if this machine's own times are wanted), or use --backend mininet"
                 ],
             )
+        if reasons := refusals(scenario):
+            return Support(False, reasons)
         shaky = [key for key, table in scenario.links.items() if table.jitter]
         if shaky:
             overrides = " ".join(f"--set links.{key}.jitter='0 s'" for key in shaky)

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from testbed.backends.base import Carried, Session, Support
+from testbed.backends.mininet_only import refusals
 from testbed.backends.mininet_support import missing_packages
 from testbed.backends.vkernel_models import captured, placed
 from testbed.errors import BackendError
@@ -43,6 +44,7 @@ class VkernelBackend:
             reasons.append("the time-travel kernel is not built: testbed kernel build (some minutes, once)")
         if scenario.compute.mode == "measured":
             reasons.append('computing takes no time there: compute.mode = "modelled", or another backend')
+        reasons += refusals(scenario)
         reasons += missing_packages()
         return Support(not reasons, reasons)
 

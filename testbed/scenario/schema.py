@@ -18,6 +18,8 @@ from testbed.scenario.units import Duration, Frequency, Rate, Share, Size
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)]
 """One or more names; a single one may be given without brackets."""
 
+Switch = Literal["linux-bridge", "open-vswitch"]
+
 
 class ModelTable(Table):
     """`[model]`: which DNNs. A name from the zoo, "package.module:factory", "file.py:factory", or a `.pt2` file."""
@@ -103,6 +105,7 @@ class NetworkTable(Table):
     congestion_control: str = Field(default="cubic", description="of TCP; `sim` does not model it")
     slow_start_after_idle: bool = Field(default=False, description="Linux's own default is true; false keeps connections warm")
     offload: bool = Field(default=False, description="segmentation offload on the emulated interfaces")
+    switch: Switch = Field(default="linux-bridge", description="what the layout's switches are; `open-vswitch` in `mininet` only")
 
 
 class RequestsTable(Table):
