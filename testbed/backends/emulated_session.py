@@ -67,7 +67,7 @@ class EmulatedSession:
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LINE_BYTES)
         self._writer.write(json.dumps(self._spec.to_dict()).encode() + b"\n")
         line = await reader.readline()
-        first = json.loads(line) if line else {"event": "ended"}
+        first: Fields = json.loads(line) if line else {"event": "ended"}
         if first["event"] != "ready":
             await self.close()
             if not line:
