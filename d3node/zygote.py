@@ -8,7 +8,7 @@
 |  "threads": n, "secret": hex, "tensors": "real"|"sizes"}      |                                               |
 | {"do": "fork", "config": {AgentConfig}, "namespace": path,   | {"forked": name, "pid": n}                    |
 |  "data_address", "control_address", "congestion_control",    |                                               |
-|  "time_scale"}                                               |                                               |
+|  "time_scale", "cgroup": folder | null}                       |                                               |
 | {"do": "memory"}                                             | {"pss_bytes", "rss_bytes", "agents": {name..}}|
 | {"do": "kill"|"stop"|"continue", "name": name}               | {"done": name}                                |
 | (none: an agent ended)                                       | {"died": name, "status": n, "text": last line,|
@@ -147,6 +147,8 @@ class Zygote:
         try:
             die_with_parent()
             os.dup2(errors, 2)
+            if request.get("cgroup"):
+                Path(request["cgroup"], "cgroup.procs").write_text("0")  # oneself; threads that are to come are in it, too
             self._selector.close()
             self._channel.close()
             enter(request["namespace"])

@@ -6,6 +6,7 @@ Runs inside the namespaces; the zygote itself is `d3node.zygote`.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -42,6 +43,7 @@ class Agents:
 
     def __init__(self, spec: AgentsSpec, congestion_control: str, start_zygote: Spawn = spawn) -> None:
         self._spec = spec
+        self._cgroups = {} if spec.cgroups is None else dict.fromkeys(spec.limited, f"/proc/{os.getpid()}/fd/{spec.cgroups}")
         self._congestion_control = congestion_control
         self._namespaces: Mapping[str, str] = {}
         self._pending = b""
@@ -109,6 +111,7 @@ class Agents:
                 "control_address": self._spec.control[host],
                 "congestion_control": self._congestion_control,
                 "time_scale": self._spec.time_scale,
+                "cgroup": f"{self._cgroups[host]}/{host}" if host in self._cgroups else None,
             }
         )
 

@@ -105,6 +105,19 @@ class Settles(Protocol):
         ...
 
 
+@runtime_checkable
+class LimitsCpu(Protocol):
+    """A session that can limit the CPU time of hosts (`hosts.TIER.cpus`)."""
+
+    async def cpu_share(self, host: str, share: float) -> None:
+        """Leave a host this share of its CPUs from now on, where it is limited. Raises BackendError."""
+        ...
+
+    def throttling(self) -> dict[str, dict[str, float]]:
+        """Of each limited host: periods in which it ran, how many it was throttled in, and for how many seconds."""
+        ...
+
+
 @dataclass(frozen=True)
 class Support:
     """Whether a backend can run a scenario here; if not, why, and the ways out."""

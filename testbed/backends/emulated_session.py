@@ -22,6 +22,7 @@ from d3node.errors import ChannelError
 from d3node.tcp import TcpTransport
 from testbed.backends import invariants
 from testbed.backends.base import Invariant, LinkCounters
+from testbed.backends.cgroups import CpuLimits
 from testbed.backends.netspec import EmulationSpec, scaled
 from testbed.errors import BackendError
 from testbed.scenario.state import LinkState
@@ -43,8 +44,10 @@ class EmulatedSession:
         secret: bytes,
         port: int,
         settle: Callable[[], Awaitable[None]] | None = None,
+        limits: CpuLimits | None = None,
     ) -> None:
         self._settle = settle
+        self._limits = limits
         self.layout = spec.network.layout
         self.deaths: dict[str, str] = {}
         self._down: dict[str, str] = {}
@@ -165,6 +168,9 @@ class EmulatedSession:
             invariants.drops(counters, self._spec.network),
             invariants.memory(await self.memory(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")),
         ]
+        if self._limits is not None:
+            limits = self._limits
+            found.append(invariants.cpu_limits(limits.cpus, limits.throttling(), limits.wrong(), os.cpu_count() or 1))
         if "open_vswitch" in self._facts:
             switch = f"Open vSwitch, {self._facts['datapath']} datapath"
             found.append(invariants.forwarded(counters, self.layout, switch))
@@ -186,8 +192,18 @@ class EmulatedSession:
             "time_scale": self._scale,
             "as_root": os.geteuid() == 0,
             "captures": dict(self._spec.captures),
+            **({} if self._limits is None else {"cpu_limits": self._limits.describe()}),
             **self._facts,
         }
+
+    async def cpu_share(self, host: str, share: float) -> None:
+        """Leave a limited host this share of its CPUs from now on. Raises BackendError."""
+        if self._limits is not None and host in self._limits.cpus:
+            self._limits.share(host, share)
+
+    def throttling(self) -> dict[str, dict[str, float]]:
+        """Of each limited host: periods in which it ran, how many it was throttled in, and for how many seconds."""
+        return {} if self._limits is None else {host: asdict(found) for host, found in self._limits.throttling().items()}
 
     async def kill(self, host: str) -> None:
         """Kill a host's agent, as a crash would; its sockets are the kernel's to close."""

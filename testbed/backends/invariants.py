@@ -11,6 +11,7 @@ from typing import Any
 
 from testbed.backends import pcap
 from testbed.backends.base import Invariant, Level, LinkCounters
+from testbed.backends.cgroups import Throttling
 from testbed.backends.netspec import FRAME_BYTES, Key, NetworkSpec, burst_bytes
 from testbed.errors import RunError
 from topologies.addresses import upstream
@@ -128,6 +129,19 @@ def drops(counters: Mapping[Key, LinkCounters], network: NetworkSpec) -> Invaria
     queue = f"{total} frames in all; highest share on {key[0]} {key[1]}, whose queue holds {network.queues[key]} B"
     detail = (queue if total else "no frame was dropped unasked") + (f"; {lost} frames were lost as asked" if lost else "")
     return Invariant("unasked_drops", _level(worst, DROP_SHARE), worst, DROP_SHARE[0], detail)
+
+
+def cpu_limits(cpus: Mapping[str, float], found: Mapping[str, Throttling], wrong: Sequence[str], there: int) -> Invariant:
+    """Whether the limits of hosts are in force, and can all be used up at once; in its words, what they did."""
+    asked = sum(cpus.values())
+    level: Level = "rejected" if wrong else "degraded" if asked > there else "ok"
+    parts = [f"the kernel holds another limit of {', '.join(wrong)}"] if wrong else []
+    parts += [f"the limits of all hosts together are more than the {there} CPUs of this machine"] if asked > there else []
+    parts += [
+        f"{host}: {figures.throttled} of {figures.periods} periods throttled, {figures.throttled_s:.3f} s"
+        for host, figures in found.items()
+    ]
+    return Invariant("cpu_limits", level, asked, float(there), "; ".join(parts))
 
 
 def forwarded(counters: Mapping[Key, LinkCounters], layout: Layout, switch: str) -> Invariant:

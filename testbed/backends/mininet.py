@@ -17,6 +17,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Protocol, TypeVar
 
@@ -24,12 +25,13 @@ from d3node.clock import ScaledLoop, run
 from testbed import registry
 from testbed.backends import isolation
 from testbed.backends.base import Session, Support
+from testbed.backends.cgroups import CpuLimits
 from testbed.backends.emulated_session import EmulatedSession
 from testbed.backends.mininet_support import missing
 from testbed.backends.netspec import DIRECTIONS, AgentsSpec, EmulationSpec, NetworkSpec, scaled
 from testbed.backends.netspec import queue_bytes as default_queue
 from testbed.errors import BackendError
-from testbed.scenario.links import ResolvedLink, links_of
+from testbed.scenario.links import ResolvedLink, hosts_of, links_of
 from testbed.scenario.schema import Scenario
 from topologies.addresses import address, assign
 from topologies.layout import Direction, Layout
@@ -72,7 +74,11 @@ class MininetBackend:
         secret = secrets.token_bytes(32)
         spec = self.spec(scenario, layout, secret)
         loop = ScaledLoop(scenario.run.time_scale)
-        return run(loop, self._session(scenario, spec, secret, main))
+        cpus = {name: host.cpus for name, host in hosts_of(scenario, layout).items() if host.cpus is not None}
+        if not cpus:
+            return run(loop, self._session(scenario, spec, secret, main))
+        with CpuLimits(cpus) as limits:
+            return run(loop, self._session(scenario, limited(spec, limits), secret, main, limits))
 
     def spec(self, scenario: Scenario, layout: Layout, secret: bytes) -> EmulationSpec:
         """What is built for a scenario."""
@@ -119,19 +125,24 @@ class MininetBackend:
         )
 
     async def _session(
-        self, scenario: Scenario, spec: EmulationSpec, secret: bytes, main: Callable[[Session], Awaitable[T]]
+        self,
+        scenario: Scenario,
+        spec: EmulationSpec,
+        secret: bytes,
+        main: Callable[[Session], Awaitable[T]],
+        limits: CpuLimits | None = None,
     ) -> T:
         """Start the inside, run `main`, and end the inside whatever happens."""
         ours, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as words:  # no name, so it cannot stay behind
             try:
                 with theirs:
-                    inside = self.start_inside(scenario, theirs, words)
+                    inside = self.start_inside(scenario, theirs, words, () if limits is None else (limits.descriptor,))
             except BaseException:
                 ours.close()
                 raise
             try:
-                session = EmulatedSession(spec, scenario.run.time_scale, inside.root, secret, DATA_PORT, self.settle)
+                session = EmulatedSession(spec, scenario.run.time_scale, inside.root, secret, DATA_PORT, self.settle, limits)
                 await session.open(ours, lambda: _tail(words))
                 task = asyncio.ensure_future(main(session))
                 watch = asyncio.ensure_future(session.ended())
@@ -153,11 +164,14 @@ class MininetBackend:
     async def settle(self) -> None:
         """Awaited before something is measured."""
 
-    def start_inside(self, scenario: Scenario, channel: socket.socket, words: IO[bytes]) -> Inside:
-        """Start the process that builds the network and serves `channel`; what it writes goes to `words`."""
+    def start_inside(
+        self, scenario: Scenario, channel: socket.socket, words: IO[bytes], descriptors: tuple[int, ...] = ()
+    ) -> Inside:
+        """Start the process that builds the network and serves `channel`; what it writes goes to `words`. It inherits
+        `descriptors`."""
         return isolation.start(
             [sys.executable, "-m", "testbed.backends.emulation", str(channel.fileno())],
-            pass_fds=(channel.fileno(),),
+            pass_fds=(channel.fileno(), *descriptors),
             environment={
                 "OMP_NUM_THREADS": str(scenario.compute.threads),
                 "PYTHONPATH": os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path),  # users' models
@@ -165,6 +179,12 @@ class MininetBackend:
             stderr=words,
             stdout=words,
         )
+
+
+def limited(spec: EmulationSpec, limits: CpuLimits) -> EmulationSpec:
+    """The same, with agents that put themselves into their control groups."""
+    assert spec.agents is not None
+    return replace(spec, agents=replace(spec.agents, cgroups=limits.descriptor, limited=tuple(limits.cpus)))
 
 
 def _models(scenario: Scenario) -> dict[str, dict[str, object]]:

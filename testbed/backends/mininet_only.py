@@ -12,4 +12,7 @@ def refusals(scenario: Scenario) -> list[str]:
         reasons.append(
             f'network.switch = "{scenario.network.switch}" exists in backend mininet only: use --backend mininet, or leave it out'
         )
+    limited = [key for key, table in scenario.hosts.items() if table.cpus is not None]
+    if limited:
+        reasons.append(f"hosts.{limited[0]}.cpus limits hosts in backend mininet only: use --backend mininet, or leave it out")
     return reasons

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from testbed.backends import isolation
+from testbed.backends import cgroups, isolation
 from testbed.errors import BackendError
 from testbed.scenario.links import ResolvedLink
 from testbed.scenario.schema import Scenario
@@ -95,6 +95,7 @@ def missing(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> list[str]:
                 f"delay or loss on {', '.join(wanting)} needs netem, which this kernel does not have: "
                 f"{_without_delay(scenario, links)}, {NETEM_WAYS_OUT}"
             )
+    reasons += _missing_cpus(scenario)
     if scenario.network.switch == "open-vswitch" and not trial.get("error"):
         reasons += _missing_open_vswitch(scenario)
     return reasons
@@ -109,6 +110,24 @@ def slowed(scenario: Scenario) -> list[str]:
         f"a fault slows {', '.join(hosts)} down, but measured computing lasts as long as it takes: "
         'set compute.mode = "modelled" (after `testbed profile`, if this machine\'s own times are wanted), or leave it out'
     ]
+
+
+def _missing_cpus(scenario: Scenario) -> list[str]:
+    """Why hosts cannot be limited to `hosts.TIER.cpus` here."""
+    limits = {key: table.cpus for key, table in scenario.hosts.items() if table.cpus is not None}
+    if not limits:
+        return []
+    there = os.cpu_count() or 1
+    reasons = [
+        f"hosts.{key}.cpus = {cpus:g}, and this machine has {there}: give it less, or leave it out for all of them"
+        for key, cpus in limits.items()
+        if cpus > there
+    ]
+    try:
+        cgroups.hierarchy()
+    except BackendError as error:
+        reasons.append(f"hosts.{next(iter(limits))}.cpus: {error}")
+    return reasons
 
 
 def _installed(program: str) -> bool:

@@ -72,7 +72,8 @@ class NetworkSpec:
 class AgentsSpec:
     """Agents to fork: `configs` are the fields of `d3node.agent.AgentConfig` by host, `data` and `control` their addresses.
 
-    `tensors` "sizes": of the models, only the graphs are loaded.
+    `tensors` "sizes": of the models, only the graphs are loaded. `cgroups`: descriptor of the folder of control groups, in which
+    the hosts of `limited` have one of their name.
     """
 
     models: dict[str, dict[str, Any]]
@@ -83,6 +84,8 @@ class AgentsSpec:
     control: dict[str, str]
     time_scale: float = 1.0
     tensors: str = "real"
+    cgroups: int | None = None
+    limited: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

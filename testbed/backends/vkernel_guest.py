@@ -110,7 +110,9 @@ class GuestBackend(MininetBackend):
         """Sleep until a whole second of virtual time: a measurement must not depend on what has taken how long before."""
         await asyncio.sleep(_to_multiple(1.0))
 
-    def start_inside(self, scenario: Scenario, channel: socket.socket, words: IO[bytes]) -> Child:
+    def start_inside(
+        self, scenario: Scenario, channel: socket.socket, words: IO[bytes], descriptors: tuple[int, ...] = ()
+    ) -> Child:
         """Fork the process that builds the network and serves `channel`, in a network namespace of its own."""
 
         time.sleep(_to_multiple(1.0))

@@ -6,11 +6,12 @@ The clock and the network are the backend's; what happens in one session is in `
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from d3node.errors import ModelError, NodeError
-from testbed.backends.base import Backend, Carrier, Invariant, Session
+from testbed.backends.base import Backend, Carrier, Invariant, LimitsCpu, Session
 from testbed.errors import BackendError, RunError, TestbedError
 from testbed.orchestrator import fidelity, live, provenance
 from testbed.orchestrator.account import WIDE_AREA_ROLES
@@ -121,7 +122,7 @@ async def main(
                 world.hosts,
                 truth,
                 session.apply_link,
-                fleet.share,
+                partial(_share, fleet, session),
                 on_step=lambda step: live.tell_step(journal, step),
             ),
             folder=folder,
@@ -137,8 +138,17 @@ async def main(
                 await stage.verifier.fetch(fleet, cloud, model, input_seeds(scenario))
             await PairRun(stage, model, planner).run()
         invariants.extend(await session.invariants())
+        if isinstance(session, LimitsCpu) and (throttling := session.throttling()):
+            folder.save_manifest(throttling=throttling)
     finally:
         await fleet.close()
+
+
+async def _share(fleet: Fleet, session: Session, host: str, share: float) -> None:
+    """Leave a host this share of its CPU: modelled times follow what its agent is told, measured ones what it may take."""
+    await fleet.share(host, share)
+    if isinstance(session, LimitsCpu):
+        await session.cpu_share(host, share)
 
 
 def _announce(world: World, backend: Backend, folder: RunFolder, journal: Journal) -> None:

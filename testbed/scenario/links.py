@@ -77,7 +77,7 @@ class ResolvedLink:
 @dataclass(frozen=True)
 class ResolvedHost:
     """One host as a scenario describes it. `profile` None: the default description of its tier. Trace as in `ResolvedLink`.
-    `memory_bytes` None: no limit."""
+    `memory_bytes`, `cpus` None: no limit."""
 
     name: str
     tier: str
@@ -86,6 +86,7 @@ class ResolvedHost:
     trace: Trace | None = None
     trace_offset_s: float = 0.0
     memory_bytes: float | None = None
+    cpus: float | None = None
 
 
 def links_of(scenario: Scenario, layout: Layout) -> dict[str, ResolvedLink]:
@@ -124,6 +125,7 @@ def hosts_of(scenario: Scenario, layout: Layout) -> dict[str, ResolvedHost]:
             trace=trace,
             trace_offset_s=table.trace_offset or 0.0,
             memory_bytes=table.memory,
+            cpus=table.cpus,
         )
     return found
 

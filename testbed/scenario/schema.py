@@ -77,6 +77,11 @@ class HostTable(Table):
     memory: Size | None = Field(
         default=None, gt=0.0, description="limit for parameters and tensors of a plan's part; none if absent"
     )
+    cpus: float | None = Field(
+        default=None,
+        ge=0.001,
+        description="CPUs whose time it may take, by control groups (`measured` compute in `mininet` only); all if absent",
+    )
     trace: str | None = Field(default=None, description="trace of the CPU share that is free")
     trace_loop: bool | None = Field(default=None, description="as for links")
     trace_offset: Duration | None = Field(default=None, description="start this far into the trace")
@@ -213,6 +218,16 @@ class Scenario(Table):
     fault: tuple[FaultTable, ...] = ()
     recovery: RecoveryTable = RecoveryTable()
     directory: str = Field(default=".", description="folder that relative paths start from; set by the loader")
+
+    @model_validator(mode="after")
+    def _limits_need_measured_computing(self) -> Scenario:
+        limited = [key for key, table in self.hosts.items() if table.cpus is not None]
+        if limited and self.compute.mode != "measured":
+            raise ValueError(
+                f'hosts.{limited[0]}.cpus limits real computing: set compute.mode = "measured" (backend mininet), or leave '
+                "it out (hosts.TIER.speed scales modelled times)"
+            )
+        return self
 
     @property
     def recovers(self) -> Mode:
