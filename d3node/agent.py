@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from d3node import stats
 from d3node.bounds import Bounds
-from d3node.channel import Channel, Message, Transport
+from d3node.channel import Channel, Message, Spoiling, Transport
 from d3node.compute import ComputeQueue
 from d3node.errors import ChannelError, ModelError, NodeError, PlanError, ProtocolError
 from d3node.graph import LayerGraph
@@ -285,6 +285,9 @@ class Agent:
             what = (fields["request"], fields["was"], fields["epoch"], fields["provide"], fields["input"])
             self._requests.going_on.resume(*what, float(fields["deadline_s"]))
             outbox.post(Message("ok", {"id": fields["id"]}))
+        elif kind == "spoil":
+            self._spoil(fields["peer"], fields["how"])
+            outbox.post(Message("ok", {"id": fields["id"]}))
         elif kind in ("hold", "upload", "stop"):
             self._weights.control(outbox, kind, fields)
         elif kind in SITE_KINDS:
@@ -294,6 +297,18 @@ class Agent:
             outbox.post(Message("ok", {"id": fields["id"], **self.stats()}))
         else:
             raise ProtocolError(f"{kind!r} is for the orchestrator, not for an agent")
+
+    def _spoil(self, peer: str, how: str) -> None:
+        """Fault injection: spoil the next frame to a peer. Raises ProtocolError."""
+        if not self.config.faults:
+            raise ProtocolError(f"spoil: {self.config.name} was not started for faults to be injected")
+        if how not in get_args(Spoiling):
+            raise ProtocolError(f"spoil: {how!r} is not one of {', '.join(get_args(Spoiling))}")
+        if peer not in self._peers:
+            raise ProtocolError(f"spoil: {self.config.name} was given no address of {peer!r}")
+        if peer not in self._links:
+            self._links[peer] = self._dial(peer)
+        self._links[peer].spoil(how)  # type: ignore[arg-type]
 
     def _configure(self, outbox: Outbox, fields: dict[str, Any]) -> None:
         mode, tensors = fields["mode"], fields["tensors"]

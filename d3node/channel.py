@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from d3node.errors import ChannelError
 
@@ -55,6 +55,9 @@ class Message:
     transfer: Transfer | None = None
 
 
+Spoiling = Literal["corrupt", "truncate"]
+
+
 @runtime_checkable
 class Channel(Protocol):
     """A two-way, ordered, reliable stream of messages with one peer.
@@ -74,6 +77,10 @@ class Channel(Protocol):
     async def close(self) -> None: ...
 
     def abort(self) -> None: ...
+
+    def spoil(self, how: Spoiling) -> None:
+        """Fault injection: the next message is corrupted on its way, or cut in half and the connection aborted."""
+        ...
 
 
 @runtime_checkable

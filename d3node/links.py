@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from d3node.channel import Channel, Message, PromptChannel, Transport
+from d3node.channel import Channel, Message, PromptChannel, Spoiling, Transport
 from d3node.errors import ChannelClosed, ChannelError
 
 log = logging.getLogger("d3node.links")
@@ -46,6 +46,7 @@ class Link:
         self._wake: asyncio.Future[None] | None = None
         self._channel: Channel | None = None
         self._warm = False
+        self._spoil: Spoiling | None = None
         self._loop = asyncio.get_running_loop()
         self._writer = self._loop.create_task(self._write(), name=f"{host}: to {peer}")
         self._watcher: asyncio.Task[None] | None = None
@@ -55,6 +56,10 @@ class Link:
         self._queue.append((message, sender))
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+    def spoil(self, how: Spoiling) -> None:
+        """Fault injection: the next message on this link is corrupted, or half of it is sent and the connection aborted."""
+        self._spoil = how
 
     def warm(self) -> None:
         """Dial now, so that the first message does not have to wait for it."""
@@ -87,6 +92,9 @@ class Link:
                     message, sender = queue.popleft()
                     if sender is not None and sender.ended:
                         continue
+                    if self._spoil is not None:
+                        channel.spoil(self._spoil)
+                        self._spoil = None
                     before = channel.bytes_sent
                     await channel.send(message)
                     size = channel.bytes_sent - before

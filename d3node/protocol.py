@@ -23,6 +23,8 @@ done, failed and report go to the channel that sent the last `configure`.
 | clock       | o -> a    | id                                                                  |               |
 | shape       | o -> a    | id, address, rate_bps (0: an outage), delay_s, jitter_s, loss: of what is sent there |          |
 | carried     | o -> a    | id                                                                  |               |
+| spoil       | o -> a    | id, peer, how (corrupt or truncate): what becomes of the next frame to the peer; only where |  |
+|             |           | the agent was started for it (fault injection)                      |               |
 | shutdown    | o -> a    | id                                                                  |               |
 | ok          | a -> o    | id, and the answer's fields (see below)                             | whole: answer |
 | refused     | a -> o    | id, error (class name), text                                        |               |
@@ -103,7 +105,7 @@ from typing import Any, Final
 
 from d3node.errors import ProtocolError
 
-VERSION: Final = 1
+VERSION: Final = 2
 CONTROL_KINDS: Final = (
     "configure",
     "install",
@@ -123,6 +125,7 @@ CONTROL_KINDS: Final = (
     "clock",
     "shape",
     "carried",
+    "spoil",
     "shutdown",
     "ok",
     "refused",
@@ -174,6 +177,7 @@ FIELDS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     "clock": {"id": _ID},
     "shape": {"id": _ID, "address": (str,), "rate_bps": _NUMBER, "delay_s": _NUMBER, "jitter_s": _NUMBER, "loss": _NUMBER},
     "carried": {"id": _ID},
+    "spoil": {"id": _ID, "peer": (str,), "how": (str,)},
     "shutdown": {"id": _ID},
     "ok": {"id": _ID},
     "refused": {"id": _ID, "error": (str,), "text": (str,)},

@@ -1,14 +1,8 @@
-"""A channel over one socket: frames are parsed as they come in, tensors are received straight into memory of their own.
+"""A channel over one socket: the handshake, then frames, tensors received straight into memory of their own.
 
-The handshake's rules are in `d3node.auth`, the layout of frames in `d3node.wire`; making and accepting connections is
-`d3node.tcp`'s business.
-
-Small things (prefixes, headers, small tensors) pass through one staging buffer; the rest of a large tensor is read by the kernel
-into the memory that the tensor keeps. That memory is asked for after the header has been validated and is committed by the
-operating system as it fills. Where only the sizes of tensors matter (`sizes`), their bytes travel all the same, but are nobody's:
-they come from, and go to, one piece of memory that all channels of the process share.
-
-With TLS (`d3node.tls`) everything passes through its memory first; the contract stays the same.
+The handshake's rules are in `d3node.auth`, how bytes become frames in `d3node.frames`; making and accepting connections is
+`d3node.tcp`'s business. The kernel writes large tensors into the memory that they keep, which is committed by the operating
+system as it fills. With TLS (`d3node.tls`) everything passes through its memory first; the contract stays the same.
 """
 
 from __future__ import annotations
@@ -18,18 +12,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-import numpy as np
-
 from d3node import wire
+from d3node.admission import Budget, address_of
 from d3node.auth import Handshake, refusal
-from d3node.channel import Message, Payload, Transfer
+from d3node.channel import Message, Spoiling, Transfer
 from d3node.direct import LARGE_BYTES, DirectSocket
 from d3node.errors import AuthenticationError, ChannelClosed, ChannelError, ProtocolError
+from d3node.frames import STAGE_BYTES, Frame, FrameReader, nobodys
 from d3node.tls import TlsLayer
 
-STAGE_BYTES: Final = 1 << 16
 ENCRYPTED_AT_ONCE: Final = 1 << 18
 LINGER_S: Final = 2.0
+SLOWED_S: Final = 0.05
+"""How long a peer is not read that sends more messages than it may."""
 
 
 class TcpChannel(asyncio.BufferedProtocol):
@@ -47,8 +42,10 @@ class TcpChannel(asyncio.BufferedProtocol):
         on_made: Callable[[TcpChannel], None] | None = None,
         sizes: bool = False,
         tls: TlsLayer | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.peer = peer
+        self.address = ""
         self.names: frozenset[str] | None = None
         self._tls = tls
         self._cipher = memoryview(bytearray(STAGE_BYTES)) if tls is not None else None
@@ -65,17 +62,15 @@ class TcpChannel(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         # reading
-        self._stage = bytearray(STAGE_BYTES)
-        self._view = memoryview(self._stage)
-        self._start = self._end = 0
-        self._target: memoryview | None = None
-        self._filled = 0
-        self._lengths: tuple[int, int] | None = None
-        self._header: wire.Header | None = None
-        self._header_room: bytearray | None = None
-        self._buffers: list[memoryview] = []
+        self._reader = FrameReader(limits, self._grant, sizes)
+        self._budget = budget or Budget(limits.buffered_bytes)
+        self._held = 0
         self._progress = 0
         self._seen_progress = 0
+        self._waiting_for = 0
+        self._slowed = False
+        self._tokens = limits.messages_at_once
+        self._counted_at = self._loop.time()
         # messages
         self._inbox: deque[tuple[Message, int]] = deque()
         self._inbox_bytes = 0
@@ -84,6 +79,7 @@ class TcpChannel(asyncio.BufferedProtocol):
         self._error: ChannelError | None = None
         # writing
         self._writing = asyncio.Lock()
+        self._spoil: Spoiling | None = None
         self._socket: DirectSocket | None = None
 
     # -- the Channel contract ------------------------------------------------------------------------------------------------
@@ -92,7 +88,7 @@ class TcpChannel(asyncio.BufferedProtocol):
         """Hand a message to the network in full. Raises ChannelClosed when the peer is gone, ProtocolError for illegal fields."""
         async with self._writing:
             sock = self._usable()
-            head = wire.encode_head(message, self._loop.time())
+            head = wire.encode_head(message, self._loop.time(), self._sizes)
             size = len(head)
             views = [memoryview(head)]
             for payload in message.payloads:
@@ -100,16 +96,26 @@ class TcpChannel(asyncio.BufferedProtocol):
                     if payload.data is not None:
                         views.append(memoryview(payload.data).cast("B"))
                     elif self._sizes:
-                        views.append(_nobodys(payload.nbytes))
+                        views.append(nobodys(payload.nbytes))
                     else:
                         raise ProtocolError("a tensor has no data to send: one host runs with tensors, another with sizes only")
                     size += payload.nbytes
+            spoil, self._spoil = self._spoil, None
+            if spoil is not None:
+                views = [spoiled(views, spoil, self._sizes)]
             try:
                 await (sock.write(views) if self._tls is None else self._write_encrypted(sock, self._tls, views, size))
             except (ChannelClosed, asyncio.CancelledError):
                 self.abort()  # half a frame may be out: nothing that follows could be understood
                 raise
+            if spoil == "truncate":
+                self.abort()
+                raise ChannelClosed(f"the connection with {self.peer} was cut in the middle of a message, as asked")
             self.bytes_sent += size
+
+    def spoil(self, how: Spoiling) -> None:
+        """Fault injection: the next frame is corrupted, or half of it is sent and the connection aborted."""
+        self._spoil = how
 
     async def _write_encrypted(self, sock: DirectSocket, tls: TlsLayer, views: list[memoryview], size: int) -> None:
         if size <= ENCRYPTED_AT_ONCE:
@@ -134,6 +140,7 @@ class TcpChannel(asyncio.BufferedProtocol):
                 self._waiter = None
         message, size = self._inbox.popleft()
         self._inbox_bytes -= size
+        self._release(size)
         if self._paused:
             self._resume()
         return message
@@ -141,6 +148,7 @@ class TcpChannel(asyncio.BufferedProtocol):
     async def close(self) -> None:
         """Let what was sent arrive, then close; waits a short while for the peer to close its side too."""
         transport = self._transport
+        self._release(self._held)
         if transport is None or self._closed.done():
             return
         if self._error is None:
@@ -166,6 +174,7 @@ class TcpChannel(asyncio.BufferedProtocol):
         """Close at once; what was sent may be lost."""
         if self._error is None:
             self._error = ChannelClosed(f"the connection with {self.peer} was aborted on this side")
+        self._release(self._held)
         if self._transport is not None:
             self._transport.abort()
         self._wake()
@@ -176,6 +185,7 @@ class TcpChannel(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._socket = DirectSocket(self._loop, transport.get_extra_info("socket").fileno())
+        self.address = address_of(transport.get_extra_info("peername"))
         if not self.peer:
             self.peer = _name(transport.get_extra_info("peername"))
         if self._tls is None:
@@ -187,40 +197,31 @@ class TcpChannel(asyncio.BufferedProtocol):
             self._on_made(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._room() if self._cipher is None else self._cipher
+        return self._reader.room() if self._cipher is None else self._cipher
 
     def buffer_updated(self, nbytes: int) -> None:
         self._progress += 1
         if self._error is not None:
-            self._target, self._start, self._end = None, 0, 0
+            self._reader.drop()
         elif self._tls is None or self._cipher is None:
-            self._took(nbytes)
+            if not self._took(nbytes) and self._socket is not None and (room := self._reader.tensor_room) is not None:
+                self._took(self._socket.read_more(room))
         else:
             self._tls.feed(self._cipher[:nbytes])
             self._decrypt()
 
-    def _room(self) -> memoryview:
-        """Where the stream's next bytes belong."""
-        return self._view[self._end :] if self._target is None else self._target[self._filled :]
-
-    def _took(self, nbytes: int) -> None:
-        """So many bytes of the stream lie in their room now."""
-        if self._target is None:
-            self._end += nbytes
-        else:
-            self._filled += nbytes
-            if self._filled < len(self._target) and self._socket is not None and self._tls is None:
-                self._filled += self._socket.read_more(self._target[self._filled :])
-            if self._filled < len(self._target):
-                return
-            self._target = None
+    def _took(self, nbytes: int) -> bool:
+        """So many bytes of the stream lie in their room now; whether that made something complete."""
+        if not self._reader.took(nbytes):
+            return False
         try:
             self._parse()
         except ChannelError as error:
             self._refuse(error)
+        return True
 
     def eof_received(self) -> bool:
-        middle = self._lengths is not None or self._end > self._start
+        middle = self._reader.middle
         self._fail(ChannelClosed(f"{self.peer} closed the connection" + (" in the middle of a message" if middle else "")))
         return False
 
@@ -229,7 +230,9 @@ class TcpChannel(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._target, self._buffers, self._header_room, self._header = None, [], None, None
+        self._reader.drop()
+        self._budget.forget(self._retry)
+        self._release(self._held - self._inbox_bytes)
         if not self._closed.done():
             self._closed.set_result(None)
         if self._socket is not None:
@@ -256,7 +259,7 @@ class TcpChannel(asyncio.BufferedProtocol):
                     self._handshake.bind(tls.binding)
                 self._open()
             while not self._paused and self._error is None:
-                count = tls.read_into(self._room())
+                count = tls.read_into(self._reader.room())
                 if count is None:
                     break
                 if count == 0:
@@ -280,107 +283,87 @@ class TcpChannel(asyncio.BufferedProtocol):
     # -- reading -------------------------------------------------------------------------------------------------------------
 
     def _parse(self) -> None:
-        """Go as far as the received bytes reach: handshake, then prefix, header, tensors of frame after frame."""
+        """Go as far as the received bytes reach: handshake, then frame after frame."""
         if self._handshake is not None:
             self._shake(self._handshake)
             if self._handshake is not None:
                 return
-        while not self._paused and self._error is None:
-            if self._lengths is None:
-                if self._end - self._start < wire.PREFIX_BYTES:
-                    break
-                self._lengths = wire.decode_prefix(self._view[self._start : self._start + wire.PREFIX_BYTES], self._limits)
-                self._start += wire.PREFIX_BYTES
-            if self._header is None and not self._read_header(*self._lengths):
-                break
-            if not self._read_payloads():
-                break
-            self._deliver()
-        if self._target is None and self._start:
-            kept = self._end - self._start
-            if kept:
-                self._view[:kept] = self._view[self._start : self._end]
-            self._start, self._end = 0, kept
-        if self._timer is None and not self._paused and (self._lengths is not None or self._end):
+        while not self._paused and self._error is None and (frame := self._reader.next()) is not None:
+            self._deliver(frame)
+        if self._timer is None and not self._paused and self._reader.middle:
             self._seen_progress = self._progress
             self._timer = self._loop.call_later(self._limits.stall_s, self._stalled)
 
     def _shake(self, handshake: Handshake) -> None:
-        data = bytes(self._view[self._start : self._end])
-        self._start = self._end = 0
-        reply = handshake.feed(data)
+        reply = handshake.feed(self._reader.staged())
         if reply:
             self._put(reply)
         if handshake.done:
             self._handshake = None
-            self._end = len(handshake.rest)
-            self._view[: self._end] = handshake.rest
+            self._reader.put(handshake.rest)
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
             if not self.ready.done():
                 self.ready.set_result(None)
 
-    def _read_header(self, length: int, payload_length: int) -> bool:
-        if self._header_room is None and self._end - self._start >= length:
-            data: memoryview | bytearray = self._view[self._start : self._start + length]
-            self._start += length
-        elif length + wire.PREFIX_BYTES <= STAGE_BYTES:
-            return False  # it will fit behind what is staged already
-        elif self._header_room is None:
-            self._header_room = bytearray(length)
-            return self._fill(memoryview(self._header_room)) and self._read_header(length, payload_length)
-        else:
-            data = self._header_room
-        header = wire.decode_header(data, payload_length, self._limits)
-        if self._inbox_bytes and self._inbox_bytes + payload_length > self._limits.buffered_bytes:
+    def _grant(self, size: int) -> bool:
+        """Leave to take memory for a frame of so many bytes; without it nothing more is read until some was given back."""
+        if self._inbox_bytes and self._inbox_bytes + size > self._limits.buffered_bytes:
+            self._waiting_for = size
             self._pause()
-        self._header = header
-        self._header_room = None
-        self._buffers = []
-        return not self._paused
-
-    def _read_payloads(self) -> bool:
-        assert self._header is not None
-        while len(self._buffers) < len(self._header.payloads):
-            spec = self._header.payloads[len(self._buffers)]
-            room = _nobodys(spec.nbytes) if self._sizes else memoryview(np.empty(spec.nbytes, np.uint8))  # type: ignore[arg-type]
-            self._buffers.append(room)
-            if spec.nbytes and not self._fill(room):
-                return False
+            return False
+        if not self._budget.ask(size):
+            self._budget.wait(self._retry)
+            self._pause()
+            return False
+        self._waiting_for = 0
+        self._held += size
         return True
 
-    def _fill(self, room: memoryview) -> bool:
-        """Start filling `room`, first from the stage; False when the socket has to bring the rest."""
-        staged = min(self._end - self._start, len(room))
-        room[:staged] = self._view[self._start : self._start + staged]
-        self._start += staged
-        if staged == len(room):
-            return True
-        self._start = self._end = 0
-        self._target, self._filled = room, staged
-        return False
+    def _release(self, size: int) -> None:
+        """Give memory back that messages have left."""
+        size = min(size, self._held)
+        if size > 0:
+            self._held -= size
+            self._budget.give(size)
 
-    def _deliver(self) -> None:
-        assert self._header is not None
-        assert self._lengths is not None
-        header = self._header
-        size = wire.PREFIX_BYTES + self._lengths[0] + self._lengths[1]
-        payloads = tuple(
-            Payload(spec.dtype, spec.shape, spec.nbytes, None if self._sizes else room)
-            for spec, room in zip(header.payloads, self._buffers, strict=True)
-        )
-        transfer = Transfer(sent_at=header.sent_at, received_at=self._loop.time(), wire_bytes=size)
-        self._inbox.append((Message(header.kind, header.fields, payloads, transfer), size))
-        self._inbox_bytes += size
-        self.bytes_received += size
-        self._lengths, self._header, self._buffers = None, None, []
+    def _retry(self) -> None:
+        if self._paused:
+            self._resume()
+
+    def _deliver(self, frame: Frame) -> None:
+        now = self._loop.time()
+        header = frame.header
+        transfer = Transfer(sent_at=header.sent_at, received_at=now, wire_bytes=frame.size)
+        self._inbox.append((Message(header.kind, header.fields, frame.payloads, transfer), frame.size))
+        self._inbox_bytes += frame.size
+        self.bytes_received += frame.size
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._tokens -= 1.0
+        if self._tokens < 1.0:
+            self._slow_down(now)
         if self._inbox_bytes >= self._limits.buffered_bytes:
             self._pause()
         self._wake()
+
+    def _slow_down(self, now: float) -> None:
+        """Hold a peer that sends more messages than it may: it is not read for a while."""
+        limits = self._limits
+        self._tokens = min(limits.messages_at_once, self._tokens + (now - self._counted_at) * limits.messages_per_s)
+        self._counted_at = now
+        if self._tokens < 1.0 and not self._slowed:
+            self._slowed = True
+            self._pause()
+            self._loop.call_later(SLOWED_S, self._slow_no_more)
+
+    def _slow_no_more(self) -> None:
+        self._slowed = False
+        self._slow_down(self._loop.time())
+        if not self._slowed:
+            self._retry()
 
     def _pause(self) -> None:
         self._paused = True
@@ -388,13 +371,12 @@ class TcpChannel(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        if self._inbox_bytes >= self._limits.buffered_bytes:
+        limit = self._limits.buffered_bytes
+        if (self._slowed and self._error is None) or self._inbox_bytes >= limit:
             return
-        if self._inbox and self._lengths is not None and self._inbox_bytes + self._lengths[1] > self._limits.buffered_bytes:
+        if self._inbox and self._inbox_bytes + self._waiting_for > limit:
             return
         self._paused = False
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
         if self._error is None:
             try:
                 self._parse()
@@ -402,6 +384,8 @@ class TcpChannel(asyncio.BufferedProtocol):
                 self._refuse(error)
             if self._tls is not None:
                 self._decrypt()
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _stalled(self) -> None:
         self._timer = None
@@ -420,7 +404,7 @@ class TcpChannel(asyncio.BufferedProtocol):
 
     def _handshake_late(self) -> None:
         self._timer = None
-        self._refuse(AuthenticationError(f"no handshake within {self._limits.handshake_s:g} s"))
+        self._refuse(ChannelClosed(f"no handshake within {self._limits.handshake_s:g} s"))
 
     def refuse_handshake(self, text: str) -> None:
         """Turn a peer away before it has proved anything."""
@@ -440,8 +424,7 @@ class TcpChannel(asyncio.BufferedProtocol):
     def _fail(self, error: ChannelError) -> None:
         if self._error is None:
             self._error = error
-            self._target, self._start, self._end = None, 0, 0
-            self._buffers, self._header_room = [], None
+            self._reader.drop()
         if not self.ready.done():
             self.ready.set_exception(error)
         self._wake()
@@ -470,12 +453,12 @@ def _retrieve(future: asyncio.Future[None]) -> None:
         future.exception()
 
 
-_room = memoryview(bytearray())
-
-
-def _nobodys(nbytes: int) -> memoryview:
-    """That much of the memory in which bytes come and go that mean nothing."""
-    global _room
-    if len(_room) < nbytes:
-        _room = memoryview(bytearray(nbytes))
-    return _room[:nbytes]
+def spoiled(views: list[memoryview], how: Spoiling, sizes: bool) -> memoryview:
+    """A frame as fault injection sends it: half of it, or all of it with one byte changed that its checksum covers."""
+    head = len(views[0])
+    frame = bytearray(b"".join(views))
+    if how == "truncate":
+        return memoryview(frame)[: len(frame) // 2]
+    place = (wire.PREFIX_BYTES + head) // 2 if sizes or len(frame) == head else (head + len(frame)) // 2
+    frame[place] ^= 0xFF
+    return memoryview(frame)

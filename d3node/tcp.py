@@ -16,9 +16,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Literal
 
+from d3node.admission import Admission, Budget
 from d3node.auth import Handshake
 from d3node.channel import Handler, attend
-from d3node.errors import AuthenticationError, ChannelError
+from d3node.errors import AuthenticationError, ChannelClosed, ChannelError
 from d3node.stream import TcpChannel
 from d3node.tls import Tls, TlsLayer
 from d3node.wire import Limits
@@ -51,6 +52,7 @@ class TcpTransport:
         self._limits = limits or Limits()
         self._sizes = sizes
         self._tls = tls
+        self._budget = Budget(self._limits.all_buffered_bytes)
 
     async def connect(self, address: str, *, deadline_s: float = 10.0) -> TcpChannel:
         """Dial an address. Raises ChannelError (unreachable, late), AuthenticationError or ProtocolError (refused)."""
@@ -59,7 +61,7 @@ class TcpTransport:
 
         def make() -> TcpChannel:
             handshake, tls = Handshake("client", self._secret), self._layer("client", address)
-            return TcpChannel(handshake, limits, peer=address, sizes=self._sizes, tls=tls)
+            return TcpChannel(handshake, limits, peer=address, sizes=self._sizes, tls=tls, budget=self._budget)
 
         channel: TcpChannel | None = None
         try:
@@ -95,7 +97,8 @@ class TcpTransport:
 
         def make() -> TcpChannel:
             handshake, tls = Handshake("server", self._secret), self._layer("server", address)
-            return TcpChannel(handshake, self._limits, on_made=listener.accept, sizes=self._sizes, tls=tls)
+            made = listener.accept
+            return TcpChannel(handshake, self._limits, on_made=made, sizes=self._sizes, tls=tls, budget=self._budget)
 
         try:
             if address.startswith("unix:"):
@@ -181,32 +184,40 @@ class TcpListener:
         self.path: str | None = None
         self.server: asyncio.Server | None = None
         self._handler = handler
-        self._limits = limits
+        self._admission = Admission(limits)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pending = 0
 
     def accept(self, channel: TcpChannel) -> None:
         """Called by the channel once its connection is made."""
-        if self._pending >= self._limits.pending_handshakes:
-            channel.refuse_handshake("too many connections are waiting for their handshake; come back later")
+        loop = asyncio.get_running_loop()
+        if (reason := self._admission.enter(channel.address, loop.time())) is not None:
+            channel.refuse_handshake(reason)
             return
-        task = asyncio.get_running_loop().create_task(self._attend(channel))
+        task = loop.create_task(self._attend(channel))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _attend(self, channel: TcpChannel) -> None:
-        self._pending += 1
+        proved = False
         try:
             await channel.ready
+            proved = True
         except ChannelError as error:
             log.info("refused %s: %s", channel.peer, error)
-            return
+            if not isinstance(error, ChannelClosed):  # who is slow, or goes away, has done nothing wrong
+                self._admission.refused(channel.address, asyncio.get_running_loop().time())
         except asyncio.CancelledError:
             channel.abort()
             raise
         finally:
-            self._pending -= 1
-        await attend(self._handler, channel)
+            self._admission.settled(channel.address, proved)
+            if not proved:
+                self._admission.leave(channel.address)
+        if proved:
+            try:
+                await attend(self._handler, channel)
+            finally:
+                self._admission.leave(channel.address)
 
     async def close(self) -> None:
         """Stop accepting and end every handler."""

@@ -6,7 +6,7 @@ Sockets are `d3node.tcp`'s business, what the kinds mean is in `d3node.protocol`
 |--------|-------|------------------------------------------------------------------------------------------|
 | 0      | 4     | magic "D3NF"                                                                             |
 | 4      | 2     | protocol version (`d3node.protocol.VERSION`)                                             |
-| 6      | 2     | zero                                                                                     |
+| 6      | 2     | checksum: CRC-32 of prefix (with zero here), header and payload; upper half xor lower    |
 | 8      | 4     | header length H                                                                          |
 | 12     | 8     | payload length P                                                                         |
 | 20     | H     | header: msgpack array [kind, sent_at, fields, [[dtype, [dim, ..]], ..]]                  |
@@ -14,12 +14,16 @@ Sockets are `d3node.tcp`'s business, what the kinds mean is in `d3node.protocol`
 
 `sent_at` is the sender's clock as a 64-bit float, always 9 bytes in msgpack: a frame's size does not depend on the clock, so byte
 counts repeat exactly. `wire_size` says what a frame takes without building it; `sim` counts with it what `tcp` sends.
+
+The checksum is against accidents (faulty memory, a bad driver, a fault that was asked for); TLS is against attackers. Where only
+sizes of tensors travel, it leaves out the payload, whose bytes mean nothing: hosts with tensors and with sizes refuse each other.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,7 +56,11 @@ class Limits:
     """What a receiver accepts; checked before memory is allocated.
 
     `stall_s`: a peer that stops in the middle of a frame for this long is cut off. `buffered_bytes`: messages received but not
-    yet taken by the agent; above it the connection is not read (one message may always be in the making).
+    yet taken by the agent; above it the connection is not read (one message may always be in the making); `all_buffered_bytes`:
+    the same for all connections of a transport. `messages_per_s`, `messages_at_once`: a connection that brings more is not read
+    for a while. `connections`: of a listener; there are limits for one address, too, also on how
+    fast it connects. `refusals`: failed handshakes in a row after which an address has to stay away, for `backoff_s`
+    at first and twice as long after each further one, `longest_backoff_s` at most. Unix sockets have no addresses.
     """
 
     header_bytes: int = 1 << 20
@@ -60,9 +68,20 @@ class Limits:
     payloads: int = 256
     dimensions: int = 8
     buffered_bytes: int = 256 << 20
+    all_buffered_bytes: int = 2 << 30
+    messages_per_s: float = 100_000.0
+    messages_at_once: float = 100_000.0
     handshake_s: float = 10.0
     stall_s: float = 60.0
     pending_handshakes: int = 64
+    pending_per_address: int = 48
+    connections: int = 1024
+    connections_per_address: int = 256
+    connects_per_s: float = 50.0
+    connects_at_once: float = 256.0
+    refusals: int = 8
+    backoff_s: float = 1.0
+    longest_backoff_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +103,54 @@ class Header:
     payloads: tuple[PayloadSpec, ...]
 
 
+class Checksum:
+    """The checksum of a frame in the making."""
+
+    __slots__ = ("_crc", "_head")
+
+    def __init__(self, crc: int = 0) -> None:
+        self._crc = self._head = crc
+
+    def add_header(self, data: bytes | bytearray | memoryview) -> None:
+        """The header's bytes, all at once."""
+        self._crc = self._head = zlib.crc32(data, self._crc)
+
+    def add(self, data: bytes | memoryview) -> None:
+        """The next bytes of the payload."""
+        self._crc = zlib.crc32(data, self._crc)
+
+    def folded(self) -> int:
+        """The 16 bits that travel."""
+        return _fold(self._crc)
+
+    def hold_against(self, lengths: Lengths, sizes: bool) -> None:
+        """Raise ProtocolError unless the frame is what was sent."""
+        if self.folded() == lengths.checksum:
+            return
+        if sizes and lengths.payload:
+            raise ProtocolError("a frame does not match its checksum: it was damaged, or the peer runs with tensors, not sizes")
+        if lengths.payload and _fold(self._head) == lengths.checksum:
+            raise ProtocolError("the peer runs with sizes only, this side with tensors: give both the same")
+        raise ProtocolError("a frame does not match its checksum: it was damaged on the way")
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """What a prefix says: bytes of header and payload, and the frame's checksum."""
+
+    header: int
+    payload: int
+    checksum: int
+
+    def begin(self) -> Checksum:
+        """The checksum of a frame of these lengths, its header and payload to be added."""
+        return Checksum(zlib.crc32(PREFIX.pack(MAGIC, VERSION, 0, self.header, self.payload)))
+
+
+def _fold(crc: int) -> int:
+    return (crc ^ crc >> 16) & 0xFFFF
+
+
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
 
@@ -97,10 +164,17 @@ def encode_header(message: Message, sent_at: float) -> bytes:
     return packed
 
 
-def encode_head(message: Message, sent_at: float) -> bytes:
-    """Prefix and header of a message; its payloads' bytes follow on the wire as they are."""
+def encode_head(message: Message, sent_at: float, sizes: bool = False) -> bytes:
+    """Prefix and header of a message; its payloads' bytes follow on the wire as they are. `sizes`: they mean nothing."""
     header = encode_header(message, sent_at)
-    return PREFIX.pack(MAGIC, VERSION, 0, len(header), payload_bytes(message)) + header
+    length = payload_bytes(message)
+    checksum = Lengths(len(header), length, 0).begin()
+    checksum.add_header(header)
+    if not sizes:
+        for payload in message.payloads:
+            if payload.data is not None:
+                checksum.add(payload.data)
+    return PREFIX.pack(MAGIC, VERSION, checksum.folded(), len(header), length) + header
 
 
 def payload_bytes(message: Message) -> int:
@@ -121,20 +195,18 @@ def wire_size(message: Message) -> int:
     return PREFIX_BYTES + len(encode_header(message, 0.0)) + payload_bytes(message)
 
 
-def decode_prefix(data: bytes | bytearray | memoryview, limits: Limits) -> tuple[int, int]:
-    """Header and payload length of a prefix of 20 bytes. Raises ProtocolError for anything else, or above the limits."""
-    magic, version, zero, header, payload = PREFIX.unpack(data)
+def decode_prefix(data: bytes | bytearray | memoryview, limits: Limits) -> Lengths:
+    """What a prefix of 20 bytes says. Raises ProtocolError for anything else, or above the limits."""
+    magic, version, checksum, header, payload = PREFIX.unpack(data)
     if magic != MAGIC:
         raise ProtocolError(f"not a frame of d3node: it starts with {bytes(magic)!r} instead of {MAGIC!r}")
     if version != VERSION:
         raise ProtocolError(f"the peer speaks version {version} of the protocol, this side version {VERSION}")
-    if zero != 0:
-        raise ProtocolError("the reserved bytes of a frame's prefix must be zero")
     if not 0 < header <= limits.header_bytes:
         raise ProtocolError(f"a header of {header} bytes; at most {limits.header_bytes} are accepted")
     if payload > limits.payload_bytes:
         raise ProtocolError(f"tensors of {payload} bytes; at most {limits.payload_bytes} are accepted")
-    return header, payload
+    return Lengths(header, payload, checksum)
 
 
 def decode_header(data: bytes | bytearray | memoryview, payload_length: int, limits: Limits) -> Header:

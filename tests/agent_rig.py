@@ -98,6 +98,9 @@ class MemoryChannel:
         self.bytes_received += message.transfer.wire_bytes
         return message
 
+    def spoil(self, how: str) -> None:
+        raise NotImplementedError("queues in memory have no frames to spoil")
+
     async def close(self) -> None:
         self.abort()
 
@@ -196,10 +199,15 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def rig(
-    folder: Path | None, models: Mapping[str, Any], names: Sequence[str] = ("d1", "e1", "c1"), delay_s: float = 0.0, **config: Any
+    folder: Path | None,
+    models: Mapping[str, Any],
+    names: Sequence[str] = ("d1", "e1", "c1"),
+    delay_s: float = 0.0,
+    transport: Transport | None = None,
+    **config: Any,
 ) -> AsyncIterator[Rig]:
     """Agents d*, e* and c* over a folder of sockets, or in memory when `folder` is None; not configured yet."""
-    made = Rig(folder or "memory", None if folder else MemoryTransport(delay_s))
+    made = Rig(folder or "memory", transport if folder else MemoryTransport(delay_s))
     tiers = {"d": "device", "e": "edge", "c": "cloud"}
     try:
         for name in names:

@@ -19,6 +19,7 @@ from d3node import wire
 from d3node.auth import Handshake
 from d3node.channel import Channel, Message, Payload
 from d3node.errors import AuthenticationError, ChannelClosed, ChannelError, ProtocolError
+from d3node.protocol import VERSION
 from d3node.tcp import TcpTransport, split_address
 
 LIMITS = wire.Limits(payload_bytes=1 << 24, buffered_bytes=1 << 20, handshake_s=60.0, stall_s=60.0, pending_handshakes=8)
@@ -35,6 +36,14 @@ async def echo(channel: Channel) -> None:
     while True:
         message = await channel.receive()
         await channel.send(Message(message.kind, message.fields, message.payloads))
+
+
+async def polite(channel: Channel) -> None:
+    """An echo that says, as agents do, why it is the last one."""
+    try:
+        await echo(channel)
+    except ProtocolError as error:
+        await channel.send(Message("refused", {"id": 0, "error": "ProtocolError", "text": str(error)}))
 
 
 @contextlib.asynccontextmanager
@@ -76,8 +85,10 @@ def test_sizes_travel_as_so_many_bytes_where_both_ends_agree_and_not_otherwise()
     sent = Message("tensor", {"request": 1, "epoch": 1, "vertex": 3, "device": "d1"}, tuple(nothing(n) for n in sizes))
 
     async def main() -> None:
-        async with serving() as (real, address):
-            channel = await TcpTransport(SECRET, limits=LIMITS, sizes=True).connect(address)
+        only_sizes = TcpTransport(SECRET, limits=LIMITS, sizes=True)
+        listener = await only_sizes.listen("127.0.0.1:0", polite)
+        async with serving(polite) as (real, address):
+            channel = await only_sizes.connect(listener.address)
             await channel.send(sent)
             back = await channel.receive()
             assert [(p.nbytes, p.data) for p in back.payloads] == [(n, None) for n in sizes]
@@ -87,6 +98,14 @@ def test_sizes_travel_as_so_many_bytes_where_both_ends_agree_and_not_otherwise()
             refusing = await real.connect(address)
             with pytest.raises(ProtocolError, match="sizes only"):
                 await refusing.send(sent)
+            for here, there, text in ((only_sizes, address, "sizes only"), (real, listener.address, "not sizes")):
+                mixed = await here.connect(there)
+                await mixed.send(sent if here is only_sizes else tensor(b"values"))
+                last = await asyncio.wait_for(mixed.receive(), PATIENCE_S)
+                assert last.kind == "refused"
+                assert text in last.fields["text"]
+                await mixed.close()
+        await listener.close()
 
     asyncio.run(main())
 
@@ -251,7 +270,7 @@ def test_oversized_tensors_are_refused_before_memory_is_taken() -> None:
     async def main() -> None:
         async with serving() as (transport, address):
             reader, writer = await authenticated(address)
-            writer.write(wire.PREFIX.pack(wire.MAGIC, 1, 0, 60, 1 << 62))
+            writer.write(wire.PREFIX.pack(wire.MAGIC, VERSION, 0, 60, 1 << 62))
             assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
             writer.close()
             await still_serves(transport, address)

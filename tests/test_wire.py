@@ -34,8 +34,8 @@ plain = st.recursive(
 
 
 def decoded(frame: bytes, limits: wire.Limits = LIMITS) -> wire.Header:
-    header, rest = wire.decode_prefix(frame[: wire.PREFIX_BYTES], limits)
-    return wire.decode_header(frame[wire.PREFIX_BYTES : wire.PREFIX_BYTES + header], rest, limits)
+    lengths = wire.decode_prefix(frame[: wire.PREFIX_BYTES], limits)
+    return wire.decode_header(frame[wire.PREFIX_BYTES : wire.PREFIX_BYTES + lengths.header], lengths.payload, limits)
 
 
 def framed(header: Any, payload_length: int = 0) -> bytes:
@@ -82,14 +82,13 @@ def test_any_other_msgpack_is_no_header(value: Any) -> None:
     ("fields", "text"),
     [
         ({"version": VERSION + 1}, "version"),
-        ({"reserved": 1}, "reserved"),
         ({"header": 0}, "header"),
         ({"header": LIMITS.header_bytes + 1}, "at most 4096"),
         ({"payload": LIMITS.payload_bytes + 1}, "at most 1048576"),
     ],
 )
 def test_prefix_limits(fields: dict[str, int], text: str) -> None:
-    values = {"version": VERSION, "reserved": 0, "header": 1, "payload": 0, **fields}
+    values = {"version": VERSION, "checksum": 0, "header": 1, "payload": 0, **fields}
     data = struct.pack(">4sHHIQ", wire.MAGIC, *values.values())
     with pytest.raises(ProtocolError, match=text):
         wire.decode_prefix(data, LIMITS)

@@ -55,7 +55,7 @@ class EmulatedSession:
         self._scale = time_scale
         self._root = root
         self._port = port
-        self._transport = TcpTransport(secret)
+        self._transport = TcpTransport(secret, sizes=spec.agents is not None and spec.agents.tensors == "sizes")
         self._numbers = count(1)
         self._waiting: dict[int, asyncio.Future[Fields]] = {}
         self._facts: Fields = {}

@@ -11,9 +11,9 @@ from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING
 
-from d3node.channel import Message, Payload, Transfer
-from d3node.errors import ChannelClosed, ChannelError
-from d3node.wire import Limits, decode_header, encode_header, payload_bytes, wire_size
+from d3node.channel import Message, Payload, Spoiling, Transfer
+from d3node.errors import ChannelClosed, ChannelError, ProtocolError
+from d3node.wire import PREFIX_BYTES, Limits, decode_header, decode_prefix, encode_head, wire_size
 from testbed.backends.flow import FlowNetwork
 from testbed.backends.flow_stream import Stream
 
@@ -80,8 +80,8 @@ class SimChannel:
     """One end of a connection between simulated hosts; `send` returns when the message's last byte has left this host."""
 
     __slots__ = (
-        "_counted", "_error", "_fabric", "_gone", "_inbox", "_leaving", "_previous_left", "_stream", "_waiter",
-        "bytes_received", "bytes_sent", "host", "other", "peer",
+        "_counted", "_error", "_fabric", "_fault", "_gone", "_inbox", "_leaving", "_previous_left", "_spoil", "_stream",
+        "_waiter", "bytes_received", "bytes_sent", "host", "other", "peer",
     )  # fmt: skip
 
     other: SimChannel
@@ -98,6 +98,8 @@ class SimChannel:
         self._leaving: deque[_Flight] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._error: ChannelError | None = None
+        self._fault: ProtocolError | None = None
+        self._spoil: Spoiling | None = None
         self._gone = False
         self._previous_left = 0.0
 
@@ -111,7 +113,11 @@ class SimChannel:
         fabric = self._fabric
         if fabric.strict:
             message = _through_the_wire(message)
+        spoil, self._spoil = self._spoil, None
+        if spoil == "truncate":
+            await self._cut(size // 2)
         flight = _Flight(self, message, size, fabric.loop.time())
+        flight.damaged = spoil == "corrupt"
         if self._stream is None:
             flight.left()
             flight.arrived()
@@ -125,9 +131,22 @@ class SimChannel:
             self.abort()  # half a frame is out, as on a socket
             raise
 
+    async def _cut(self, size: int) -> None:
+        """Send so many bytes of a message and abort. Raises ChannelClosed."""
+        if self._stream is not None:
+            gone = self._fabric.loop.create_future()
+            self._stream.send(size, lambda: _resolve(gone), _nothing)
+            await gone
+        self.abort()
+        raise ChannelClosed(f"the connection with {self.peer} was cut in the middle of a message, as asked")
+
+    def spoil(self, how: Spoiling) -> None:
+        """Fault injection: the next message arrives damaged, or half of it is sent and the connection aborted."""
+        self._spoil = how
+
     def send_now(self, message: Message) -> bool:
         """As `send`, where it takes no time; False (and nothing is sent) on a channel over links, or when the peer is gone."""
-        if self._stream is not None or self._error is not None or self._fabric.strict:
+        if self._stream is not None or self._error is not None or self._fabric.strict or self._spoil is not None:
             return False
         flight = _Flight(self, message, wire_size(message) if self._counted else 0, self._fabric.loop.time())
         flight.left()
@@ -135,8 +154,10 @@ class SimChannel:
         return True
 
     async def receive(self) -> Message:
-        """Next message. Raises ChannelClosed at the end of the stream."""
+        """Next message. Raises ChannelClosed at the end of the stream, and ProtocolError behind a damaged message."""
         while not self._inbox:
+            if self._fault is not None:
+                raise ProtocolError(str(self._fault))
             if self._error is not None:
                 raise type(self._error)(str(self._error))
             if self._waiter is not None:
@@ -189,8 +210,11 @@ class SimChannel:
         fabric = self._fabric
         fabric.in_flight -= 1
         fabric.in_flight_bytes -= flight.size
-        if self._error is not None:
+        if self._error is not None or self._fault is not None or flight.damaged:
             fabric.dropped_bytes += flight.size
+            if flight.damaged and self._error is None:
+                self._fault = ProtocolError("a frame does not match its checksum: it was damaged on the way")
+                self._wake()
             return
         self.bytes_received += flight.size
         fabric.received_bytes += flight.size
@@ -251,7 +275,7 @@ class SimChannel:
 class _Flight:
     """A message on its way. `sent_at` becomes the moment its first byte left: behind what was queued before it."""
 
-    __slots__ = ("channel", "gone", "message", "sent_at", "size")
+    __slots__ = ("channel", "damaged", "gone", "message", "sent_at", "size")
 
     def __init__(self, channel: SimChannel, message: Message, size: int, sent_at: float) -> None:
         self.channel = channel
@@ -259,6 +283,7 @@ class _Flight:
         self.size = size
         self.sent_at = sent_at
         self.gone: asyncio.Future[None] | None = None
+        self.damaged = False
 
     def left(self) -> None:
         self.channel.left(self)
@@ -278,6 +303,14 @@ def _nothing() -> None:
 
 def _through_the_wire(message: Message) -> Message:
     """The message as the wire format would deliver it: tuples become lists, illegal fields raise. Tensors stay where they are."""
-    header = decode_header(encode_header(message, 0.0), payload_bytes(message), _LIMITS)
+    head = encode_head(message, 0.0)
+    lengths = decode_prefix(head[:PREFIX_BYTES], _LIMITS)
+    header = decode_header(head[PREFIX_BYTES:], lengths.payload, _LIMITS)
+    checksum = lengths.begin()
+    checksum.add_header(head[PREFIX_BYTES:])
+    for payload in message.payloads:
+        if payload.data is not None:
+            checksum.add(payload.data)
+    checksum.hold_against(lengths, sizes=False)
     payloads = zip(header.payloads, message.payloads, strict=True)
     return Message(header.kind, header.fields, tuple(Payload(s.dtype, s.shape, s.nbytes, p.data) for s, p in payloads))

@@ -6,12 +6,13 @@ Each takes a transport that listens, one that dials, and an address to listen on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from d3node.channel import Channel, Message, Payload, Transport
-from d3node.errors import ChannelClosed, ChannelError
+from d3node.errors import ChannelClosed, ChannelError, ProtocolError
 from d3node.wire import wire_size
 
 Check = Callable[[Transport, Transport, str], Awaitable[None]]
@@ -167,6 +168,38 @@ async def closing_a_listener_ends_its_connections(server: Transport, client: Tra
         await asyncio.wait_for(near.receive(), PATIENCE_S)
 
 
+async def a_corrupted_message_is_refused_and_nothing_behind_it_is_taken(
+    server: Transport, client: Transport, address: str
+) -> None:
+    near, far, clean_up = await connect(server, client, address)
+    await near.send(tensor(1))
+    near.spoil("corrupt")
+    await near.send(tensor(2))
+    with contextlib.suppress(ChannelClosed):
+        await near.send(tensor(3))
+    assert (await asyncio.wait_for(far.receive(), PATIENCE_S)).fields["request"] == 1
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match="checksum"):
+            await asyncio.wait_for(far.receive(), PATIENCE_S)
+    await far.send(tensor(4))  # last words
+    assert (await asyncio.wait_for(near.receive(), PATIENCE_S)).fields["request"] == 4
+    await clean_up()
+
+
+async def a_message_cut_in_half_ends_the_connection_on_both_sides(server: Transport, client: Transport, address: str) -> None:
+    near, far, clean_up = await connect(server, client, address)
+    await near.send(tensor(1))
+    assert (await asyncio.wait_for(far.receive(), PATIENCE_S)).fields["request"] == 1
+    near.spoil("truncate")
+    with pytest.raises(ChannelClosed):
+        await near.send(tensor(2, 40_000))
+    with pytest.raises(ChannelClosed):
+        await near.send(tensor(3))
+    with pytest.raises(ChannelClosed):
+        await asyncio.wait_for(far.receive(), PATIENCE_S)
+    await clean_up()
+
+
 CHECKS: tuple[Check, ...] = (
     messages_arrive_whole_and_in_order,
     both_directions_work_at_once,
@@ -176,4 +209,6 @@ CHECKS: tuple[Check, ...] = (
     the_channel_is_closed_when_its_handler_returns,
     an_address_has_one_listener_and_none_after_it_closed,
     closing_a_listener_ends_its_connections,
+    a_corrupted_message_is_refused_and_nothing_behind_it_is_taken,
+    a_message_cut_in_half_ends_the_connection_on_both_sides,
 )
