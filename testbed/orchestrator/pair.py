@@ -96,6 +96,7 @@ class PairRun:
             await self._uploading.restore()
             self._note_tracker()
             self._records.states()
+            self._records.shares()
             if not whole:
                 await self._write_last_totals(before)
         await stage.epochs.settle()
@@ -219,6 +220,7 @@ class PairRun:
             due = self._start + turn * interval
             await sleep_until(due)
             self.facts.loop_late_s = max(self.facts.loop_late_s, self._loop.time() - due)
+            self._records.states()  # a long run keeps none of them
             if self._stage.limit.passed():
                 raise RunError(f"the run was stopped at its limit of {self._stage.limit.limit_s:g} s (run.wall_limit)")
             if not watched:

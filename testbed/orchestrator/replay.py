@@ -86,8 +86,8 @@ async def sleep_until(when: float) -> None:
 
 @dataclass
 class Replay:
-    """Drives the truth along its traces. `done` holds every step carried out since the last `reset`, in order; `on_step` is told
-    of each when it is in force."""
+    """Drives the truth along its traces. `done` holds the steps carried out since the last `reset`, in order, unless somebody has
+    taken them; `on_step` is told of each when it is in force."""
 
     links: Mapping[str, ResolvedLink]
     hosts: Mapping[str, ResolvedHost]
