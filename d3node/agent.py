@@ -2,7 +2,7 @@
 
 It ties the parts together and answers the orchestrator: frames are in `d3node.wire`, the vocabulary in `d3node.protocol`,
 plans in `d3node.install`, requests in `d3node.requests` and `d3node.execute`, compute time in `d3node.compute`, peers in
-`d3node.links`.
+`d3node.peers`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from d3node.compute import ComputeQueue
 from d3node.errors import ChannelError, ModelError, NodeError, PlanError, ProtocolError
 from d3node.graph import LayerGraph
 from d3node.install import compile_epoch
-from d3node.links import Link, Outbox, Sender
+from d3node.links import Outbox
 from d3node.numerics import Encoding, Numerics, RunnableModel, Sizes
+from d3node.peers import Peers
 from d3node.plan import Plan, Tier
 from d3node.probes import Probes
 from d3node.program import Route
@@ -113,18 +114,15 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self.stopped: asyncio.Future[None] = self._loop.create_future()
         self._models = dict(models)
-        self._data = data
-        self._peers: dict[str, str] = {}
-        self._links: dict[str, Link] = {}
+        self._peers = Peers(config.name, data, self._lose, config.connect_s)
         self._inbound: dict[Channel, str] = {}
-        self._bytes_sent = 0
         self._bytes_received = 0
         self._orchestrator: Outbox | None = None
         self._backlog: deque[Message] = deque(maxlen=config.bounds.backlog)
         self._compute = ComputeQueue(self._loop, executor)
-        self._requests = Requests(config.name, self._compute, self._post, self._emit, config.bounds)
-        self._weights = Weights(config.name, self._models, self._compute, self._dial, self._say_to)
-        self._probes = Probes(config.name, self._say_to, config.probe_s)
+        self._requests = Requests(config.name, self._compute, self._peers.post, self._emit, config.bounds)
+        self._weights = Weights(config.name, self._models, self._compute, self._peers.dial, self._peers.post)
+        self._probes = Probes(config.name, self._peers.post, config.probe_s)
         self._lag_timer: asyncio.TimerHandle | None = None
         if config.lag_interval_s is not None:
             self._sample_lag(None)
@@ -134,8 +132,7 @@ class Agent:
         self._compute.close()
         self._requests.close()
         self._weights.close()
-        for link in self._links.values():
-            link.close()
+        self._peers.hang_up()
         self._probes.close()
         if self._lag_timer is not None:
             self._lag_timer.cancel()
@@ -188,33 +185,6 @@ class Agent:
     def _lose(self, peer: str, reason: str) -> None:
         self._weights.lost(peer, reason)
         self._requests.peer_lost(peer, reason)
-
-    def _dial(self, host: str) -> Link:
-        """A connection of its own to a peer. Raises PlanError."""
-        address = self._peers.get(host)
-        if address is None:
-            raise PlanError(f"{self.config.name} was given no address of {host}")
-        return Link(self.config.name, host, address, self._data, self._lose, self.config.connect_s)
-
-    def _say_to(self, host: str, message: Message) -> None:
-        self._post(host, message, None)
-
-    def _post(self, host: str, message: Message, sender: Sender | None) -> None:
-        link = self._links.get(host)
-        if link is None:
-            address = self._peers.get(host)
-            if address is None:
-                # told later: the request that posts this is in the middle of a step
-                self._loop.call_soon(self._requests.peer_lost, host, f"{self.config.name} was given no address of {host}")
-                return
-            link = self._links[host] = self._dial(host)
-        link.post(message, sender)
-
-    def _warm(self, hosts: tuple[str, ...]) -> None:
-        for host in hosts:
-            if host not in self._links and host in self._peers:
-                self._links[host] = self._dial(host)
-                self._links[host].warm()
 
     # -- control plane -------------------------------------------------------------------------------------------------------
 
@@ -328,29 +298,17 @@ class Agent:
         self._requests.modelled = mode == "modelled"
         self._requests.recovery = bool(fields.get("recovery", False))
         self._requests.most = most
-        if fields.get("fresh", False):
-            self._forget_all()
+        if fields.get("fresh", False):  # others have gone on without this host: nothing that it still has for them counts
+            self._requests.clear()
+            self._backlog.clear()
+            self._peers.hang_up()
         self._orchestrator = outbox
-        for peer, address in fields["peers"].items():
-            if self._peers.get(peer, address) != address and peer in self._links:
-                link = self._links.pop(peer)
-                self._bytes_sent += link.bytes_sent
-                link.close()
-        self._peers = {str(peer): str(address) for peer, address in fields["peers"].items()}
+        self._peers.configure(fields["peers"])
         if tensors == "real" and self._models:
             Numerics(next(iter(self._real().values())), encoding, self.config.threads).prepare()
         outbox.post(Message("ok", {"id": fields["id"], "name": self.config.name, "tier": self.config.tier, "version": VERSION}))
         while self._backlog:
             outbox.post(self._backlog.popleft())
-
-    def _forget_all(self) -> None:
-        """Begin anew: others have gone on without this host, and nothing that it still has for them counts."""
-        self._requests.clear()
-        self._backlog.clear()
-        for link in self._links.values():
-            self._bytes_sent += link.bytes_sent
-            link.close()
-        self._links.clear()
 
     def _install(self, outbox: Outbox, fields: dict[str, Any]) -> None:
         plan = Plan.from_dict(fields["plan"])
@@ -375,7 +333,7 @@ class Agent:
             raise PlanError(f"{self.config.name} was given no address of {', '.join(unknown)}, which the plan makes it send to")
         self._weights.check(epoch)
         self._requests.install(epoch)
-        self._warm(epoch.contacts)
+        self._peers.warm(epoch.contacts)
         outbox.post(Message("ok", {"id": fields["id"], "epoch": epoch.number}))
 
     def _whole(self, outbox: Outbox, fields: dict[str, Any]) -> None:
@@ -401,7 +359,7 @@ class Agent:
 
     def stats(self) -> dict[str, Any]:
         """See `d3node.stats`."""
-        sent = self._bytes_sent + self._weights.bytes_sent + sum(link.bytes_sent for link in self._links.values())
+        sent = self._peers.bytes_sent + self._weights.bytes_sent
         received = self._bytes_received + sum(channel.bytes_received for channel in self._inbound)
         return stats.gather(self._requests, self._compute, sent, received)
 

@@ -1,0 +1,79 @@
+"""Whom an agent can reach, and its connections to them: one for each peer that it sends to, dialled when first needed.
+
+A connection's own life is in `d3node.links`; what a lost peer means is the agent's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from d3node.channel import Message, Transport
+from d3node.errors import PlanError
+from d3node.links import Link, Sender
+
+Lost = Callable[[str, str], None]
+
+
+class Peers:
+    """The peers of one agent. `on_lost(peer, reason)` is called once for each connection that ends or cannot be made."""
+
+    def __init__(self, name: str, transport: Transport, on_lost: Lost, connect_s: float) -> None:
+        self._name = name
+        self._transport = transport
+        self._on_lost = on_lost
+        self._connect_s = connect_s
+        self._addresses: dict[str, str] = {}
+        self._links: dict[str, Link] = {}
+        self._bytes_sent = 0  # of connections that are no more
+
+    def __contains__(self, host: object) -> bool:
+        return host in self._addresses
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of frames to all peers since the start."""
+        return self._bytes_sent + sum(link.bytes_sent for link in self._links.values())
+
+    def configure(self, addresses: Mapping[str, str]) -> None:
+        """Take the addresses of all peers; a peer that has moved is dialled again."""
+        for peer, address in addresses.items():
+            if self._addresses.get(peer, address) != address and peer in self._links:
+                self._close(peer)
+        self._addresses = {str(peer): str(address) for peer, address in addresses.items()}
+
+    def dial(self, host: str) -> Link:
+        """A connection of its own to a peer. Raises PlanError."""
+        address = self._addresses.get(host)
+        if address is None:
+            raise PlanError(f"{self._name} was given no address of {host}")
+        return Link(self._name, host, address, self._transport, self._on_lost, self._connect_s)
+
+    def post(self, host: str, message: Message, sender: Sender | None = None) -> None:
+        """Send a message on the peer's connection; a peer without an address is as good as lost."""
+        link = self._links.get(host)
+        if link is None:
+            if host not in self._addresses:
+                # told later: the request that posts this is in the middle of a step
+                text = f"{self._name} was given no address of {host}"
+                asyncio.get_running_loop().call_soon(self._on_lost, host, text)
+                return
+            link = self._links[host] = self.dial(host)
+        link.post(message, sender)
+
+    def warm(self, hosts: Iterable[str]) -> None:
+        """Dial peers now, so that the first message does not have to wait for it."""
+        for host in hosts:
+            if host not in self._links and host in self._addresses:
+                self._links[host] = self.dial(host)
+                self._links[host].warm()
+
+    def hang_up(self) -> None:
+        """Close all connections; what is queued is dropped. They are dialled again when needed."""
+        for peer in list(self._links):
+            self._close(peer)
+
+    def _close(self, peer: str) -> None:
+        link = self._links.pop(peer)
+        self._bytes_sent += link.bytes_sent
+        link.close()
