@@ -288,8 +288,8 @@ class Agent:
             if value not in get_args(kind):
                 raise ProtocolError(f"configure: {value!r} is not one of {', '.join(get_args(kind))}")
         most = fields.get("in_flight", self.config.bounds.requests)
-        if not isinstance(most, int) or most < 1:
-            raise ProtocolError(f"configure: {most!r} requests in flight; at least 1 is needed")
+        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+            raise ProtocolError(f"configure: {most!r} requests in flight; a whole number from 1 on is needed")
         if mode == "measured" and tensors == "sizes":
             raise ProtocolError("configure: compute cannot be measured with sizes only; use mode modelled or real tensors")
         if tensors == "real" and (bare := [name for name, model in self._models.items() if isinstance(model, LayerGraph)]):

@@ -5,7 +5,7 @@ done, failed and report go to the channel that sent the last `configure`.
 
 | kind        | direction | fields                                                              | payloads      |
 |-------------|-----------|---------------------------------------------------------------------|---------------|
-| configure   | o -> a    | id, peers {host: address}, mode, tensors, route, input_encoding, recovery, fresh |   |
+| configure   | o -> a    | id, peers {host: address}, mode, tensors, route, input_encoding, recovery, fresh, in_flight | |
 | install     | o -> a    | id, plan {..}, steps_s {tier: [s per step]}, tiles_s [[s per tile] per stack], vertices_s, route | |
 | retire      | o -> a    | epoch (dropped once its last request is done)                       |               |
 | share       | o -> a    | cpu_share (multiplies the host's modelled speed from now on)        |               |
@@ -51,6 +51,9 @@ tensors, exits or two ways nothing is ever `held`: such a request begins again f
 whose leader is lost is dropped. While no orchestrator is connected, events wait for the next `configure`. `fresh` there: every
 request, epoch and kept tensor is dropped first, without a word (this host was taken for dead). Requests have numbers of their
 own within a run. `route` in `install` holds for this plan, instead of that of `configure`.
+
+A host that has a part in `in_flight` requests (`d3node.bounds` where it is left out) takes no more: the request fails on its
+device with Overloaded.
 
 Answers in `ok`: whole -> label (the image's class in the model's data set, null without one); probe -> rtt_s, one_way_s
 (sent_at to received_at at the peer), bytes, end (received_at) and gap_s (end minus received_at of the message before it on its

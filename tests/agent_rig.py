@@ -160,6 +160,7 @@ class Rig:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.remotes: dict[str, Remote] = {}
         self.addresses: dict[str, str] = {}
+        self._control: dict[str, str] = {}
 
     async def start(self, config: AgentConfig, models: Mapping[str, Any]) -> None:
         ready = asyncio.get_running_loop().create_future()
@@ -171,7 +172,13 @@ class Rig:
         if not ready.done():
             self.tasks[config.name].result()
         self.addresses[config.name] = ready.result()[0]
-        self.remotes[config.name] = Remote(config.name, await self.transport.connect(ready.result()[1]))
+        self._control[config.name] = ready.result()[1]
+        await self.connect()
+
+    async def connect(self) -> None:
+        """Connect to the control plane of every living agent that has no orchestrator's end here."""
+        for name in sorted(self.tasks.keys() - self.remotes.keys()):
+            self.remotes[name] = Remote(name, await self.transport.connect(self._control[name]))
 
     async def configure(self, **more: Any) -> None:
         fields = {"peers": self.addresses, "mode": "modelled", "tensors": "sizes", **more}

@@ -82,7 +82,7 @@ async def go_on(
             answers.append(await ask)
             if answers[0].kind == "refused":  # the device has ended the request by now
                 return plan, answers
-    for host in also:
+    for host in sorted(set(also) - {program.host for program in programs.values() if program.provides} - {plan.hosts["device"]}):
         what = {"was": old.epoch, "epoch": plan.epoch, "provide": [], "input": seed}
         answers.append(await agents.remotes[host].ask("resume", request=request, deadline_s=deadline_s, **what))
     return plan, answers

@@ -17,8 +17,9 @@ from rescue import ask_held, go_on
 from test_agent_tiles import fetched, handed_over
 
 from d3node.bounds import Bounds
-from d3node.channel import Message
+from d3node.channel import Message, Payload
 from d3node.clock import VirtualLoop, run
+from d3node.exits import Exit
 from d3node.plan import Plan
 
 GRAPH = chain(7)
@@ -364,6 +365,152 @@ def test_without_recovery_nothing_is_kept_and_nobody_is_stranded() -> None:
         assert not [e for remote in agents.remotes.values() for e in remote.events if e.kind == "stranded"]
 
     simulate(test)
+
+
+@pytest.mark.parametrize("kind", ["exits", "two ways", "coded", "placed"])
+def test_plans_that_cannot_be_gone_on_with_begin_again_from_the_input(kind: str) -> None:
+    base = three_way(GRAPH)
+    old = {
+        "exits": replace(base, exits=(Exit(6),)),
+        "two ways": replace(base, two_way=True, tiers=("device", "device", "edge", "edge", "edge", "edge", "device")),
+        "coded": replace(base, coding="int8-shuffle-deflate"),
+        "placed": replace(base, placed=((1, "d2"),)),
+    }[kind]
+
+    async def test(agents: Rig) -> None:
+        steps = {host: [1.0] for host in ("d2",)} if old.placed else {}
+        fields = timed(GRAPH, old, 1.0)
+        for remote in agents.remotes.values():
+            reply = await remote.ask("install", **{**fields, "steps_s": {**fields["steps_s"], **steps}})
+            assert reply.kind == "ok", reply
+        devices = ("d1", "d2") if old.placed else ("d1",)
+        for device in devices:
+            await agents.remotes[device].tell("submit", request=1, epoch=1, input=0, deadline_s=100.0)
+        await asyncio.sleep(1.5)
+        await agents.kill("e1")
+        await asyncio.sleep(0.1)
+        assert await ask_held(agents, old, 1, ["d1", "c1"]) == {"d1": [], "c1": []}
+        new = replace(old, epoch=2, hosts={**old.hosts, "edge": "e2"})
+        fields = timed(GRAPH, new, 1.0)
+        for host in (*devices, "e2", "c1"):
+            reply = await agents.remotes[host].ask("install", **{**fields, "steps_s": {**fields["steps_s"], **steps}})
+            assert reply.kind == "ok", reply
+        for device in devices:
+            what = {"request": 1, "was": 1, "epoch": 2, "input": 0, "deadline_s": 90.0}
+            reply = await agents.remotes[device].ask("resume", provide=[], **what)
+            assert reply.kind == "ok", reply
+        (done,) = await agents.remotes["d1"].wait()
+        assert (done.kind, done.fields["epoch"]) == ("done", 2)
+        await asyncio.sleep(20)
+        assert len(ends(agents)) == 1
+        await nothing_is_left(agents, 1)
+
+    simulate(test, names=(*NAMES, "d2"))
+
+
+def test_a_plan_with_an_answer_of_its_own_falls_back_on_it_when_the_others_are_lost() -> None:
+    exits = (Exit(2, "confidence", 0.9, 0.0, local=True), Exit(6))
+    graph = replace(GRAPH, name="early", outputs=(2, 6))
+
+    async def main() -> None:
+        async with rig(None, {graph.name: graph}, ("d1", "e1", "c1"), 0.01, inline_compute=True, tensors="sizes") as agents:
+            await agents.configure(recovery=True)
+            await agents.install(graph, replace(three_way(graph, 1, 3, 4), exits=exits, fallback_s=50.0), 1.0)
+            await submit(agents, 1)
+            await asyncio.sleep(1.5)
+            await agents.kill("e1")
+            (done,) = await agents.remotes["d1"].wait()
+            assert (done.kind, done.fields["fallback"], done.fields["exit"]) == ("done", True, 0)
+            assert done.fields["done_at"] - done.fields["submitted_at"] < 2.0
+            await nothing_is_left(agents, 1)
+
+    run(VirtualLoop(), main())
+
+
+@pytest.mark.parametrize("to", ["d1", "e2", "c1"])
+def test_what_still_comes_of_the_old_epoch_is_ignored(to: str) -> None:
+    """Whatever a host says that was left behind, it says it to nobody; the connection stays, and the request ends once."""
+
+    async def test(agents: Rig) -> None:
+        old = OLD["tiles"]
+        await install(agents, old)
+        await submit(agents, 1)
+        await asyncio.sleep(1.5)
+        await agents.kill("e1")
+        await asyncio.sleep(0.1)
+        await go_on(agents, GRAPH, old, elsewhere("e1"), 1, also=("c1", "e2", "e3"))
+        channel = await agents.transport.connect(agents.addresses[to])
+        await channel.send(Message("hello", {"host": "e1"}))
+        shapes = {v: Payload("float32", GRAPH[v].output_shape, GRAPH[v].output_bytes) for v in (3, 6)}
+        key = {"request": 1, "epoch": 1}
+        for late in (
+            Message("tensor", {**key, "vertex": 3, "device": "d1"}, (shapes[3],)),
+            Message("answer", {**key, "vertex": 6}, (shapes[6],)),
+            Message("tile", {**key, "stack": 0, "tile": 1, "leader": "e1"}, (shapes[3],)),
+            Message("tile_done", {**key, "stack": 0, "tile": 1}, (shapes[3],)),
+            Message("halo", {**key, "stack": 0, "tile": 1, "leader": "e1", "to": to}, (shapes[3],)),
+            Message("failure", {**key, "error": "ComputeError", "text": "too late"}),
+            Message("cancel", key),
+        ):
+            await channel.send(late)
+        await asyncio.sleep(0.1)
+        assert (await agents.remotes[to].ask("stats")).fields["parked"] == 0
+        (done,) = await agents.remotes["d1"].wait()
+        assert (done.kind, done.fields["epoch"]) == ("done", 2)
+        await asyncio.sleep(60)
+        assert len(ends(agents)) == 1
+        await nothing_is_left(agents, 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(channel.receive(), 1.0)  # not refused
+
+    simulate(test)
+
+
+def test_what_happens_without_an_orchestrator_is_told_to_the_next_one() -> None:
+    async def test(agents: Rig) -> None:
+        await install(agents, OLD["parts"])
+        await submit(agents, 1, 2)
+        await asyncio.sleep(0.5)
+        for name in list(agents.remotes):
+            await agents.remotes.pop(name).close()
+        await asyncio.sleep(20)
+        await agents.kill("c1")
+        await asyncio.sleep(20)
+        await agents.connect()
+        d1 = agents.remotes["d1"]
+        assert d1.events == []
+        await agents.configure(recovery=True)
+        assert [(e.kind, e.fields["request"]) for e in d1.events if e.kind != "report"] == [("done", 1), ("done", 2)]
+        assert [e.fields["request"] for e in d1.events if e.kind == "report"] == [1, 2]
+        assert [e.fields["request"] for e in agents.remotes["e1"].events if e.kind == "report"] == [1, 2]
+        await agents.configure(recovery=True)
+        assert len(await d1.wait(2)) == 2, "told once"
+        await nothing_is_left(agents, 1, 2)
+
+    simulate(test)
+
+
+def test_only_so_much_waits_for_the_next_orchestrator_and_nothing_for_a_host_that_begins_anew() -> None:
+    async def test(agents: Rig) -> None:
+        await install(agents, three_way(GRAPH, 1, 7, 7), 0.0)
+        for number in range(10):
+            await submit(agents, number)
+        await asyncio.sleep(0.005)  # on its way
+        await agents.remotes.pop("d1").close()
+        await asyncio.sleep(10)
+        await agents.connect()
+        await agents.configure(recovery=True)
+        told = [(e.kind, e.fields["request"]) for e in agents.remotes["d1"].events]
+        assert told == [("report", 8), ("done", 8), ("report", 9), ("done", 9)], "the latest, in their order"
+        await submit(agents, 10)
+        await asyncio.sleep(0.005)
+        await agents.remotes.pop("d1").close()
+        await asyncio.sleep(10)
+        await agents.connect()
+        await agents.configure(recovery=True, fresh=True)
+        assert agents.remotes["d1"].events == []
+
+    simulate(test, bounds=Bounds(backlog=4))
 
 
 def test_what_is_kept_is_bounded_in_number_bytes_and_time() -> None:
