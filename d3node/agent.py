@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from d3node import stats
 from d3node.bounds import Bounds
-from d3node.channel import Channel, Message, Spoiling, Transport
+from d3node.channel import Channel, Message, Transport
 from d3node.compute import ComputeQueue
 from d3node.errors import ChannelError, ModelError, NodeError, PlanError, ProtocolError
 from d3node.graph import LayerGraph
@@ -272,13 +272,7 @@ class Agent:
         """Fault injection: spoil the next frame to a peer. Raises ProtocolError."""
         if not self.config.faults:
             raise ProtocolError(f"spoil: {self.config.name} was not started for faults to be injected")
-        if how not in get_args(Spoiling):
-            raise ProtocolError(f"spoil: {how!r} is not one of {', '.join(get_args(Spoiling))}")
-        if peer not in self._peers:
-            raise ProtocolError(f"spoil: {self.config.name} was given no address of {peer!r}")
-        if peer not in self._links:
-            self._links[peer] = self._dial(peer)
-        self._links[peer].spoil(how)  # type: ignore[arg-type]
+        self._peers.spoil(peer, how)
 
     def _configure(self, outbox: Outbox, fields: dict[str, Any]) -> None:
         mode, tensors = fields["mode"], fields["tensors"]

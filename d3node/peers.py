@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from typing import get_args
 
-from d3node.channel import Message, Transport
-from d3node.errors import PlanError
+from d3node.channel import Message, Spoiling, Transport
+from d3node.errors import PlanError, ProtocolError
 from d3node.links import Link, Sender
 
 Lost = Callable[[str, str], None]
@@ -67,6 +68,16 @@ class Peers:
             if host not in self._links and host in self._addresses:
                 self._links[host] = self.dial(host)
                 self._links[host].warm()
+
+    def spoil(self, host: str, how: str) -> None:
+        """Fault injection: spoil the next frame to a peer. Raises ProtocolError."""
+        if how not in get_args(Spoiling):
+            raise ProtocolError(f"spoil: {how!r} is not one of {', '.join(get_args(Spoiling))}")
+        if host not in self._addresses:
+            raise ProtocolError(f"spoil: {self._name} was given no address of {host!r}")
+        if host not in self._links:
+            self._links[host] = self.dial(host)
+        self._links[host].spoil(how)  # type: ignore[arg-type]
 
     def hang_up(self) -> None:
         """Close all connections; what is queued is dropped. They are dialled again when needed."""
