@@ -41,6 +41,25 @@ INFERENCES: dict[str, str] = {
     "error_text": "what the error says",
 }
 
+RECOVERED: dict[str, str] = {
+    "recoveries": "how often the request had lost a host and went on without it",
+    "recovered_s": "from the moment that the loss was known until it went on, summed; empty where there was none",
+}
+"""Columns that inferences.csv has besides, where the scenario has faults or recovery."""
+
+FAULTS: dict[str, str] = {
+    "model": "name of the DNN",
+    "planner": "name of the planner",
+    "fault": "number of the fault in the scenario, from 1",
+    "kind": "kill, hang, slow, down, flap, loss, partition, corrupt, truncate or orchestrator",
+    "target": "host, link or hosts that it hit; for corrupt and truncate sender and receiver",
+    "begin_s": "when it began, in scenario seconds since the replay began; empty where it did not come about",
+    "end_s": "when it was undone: after its `for`, or with the session",
+    "noticed_s": "when the orchestrator took a host for lost or out of reach because of it; empty where it did not",
+    "replanned_s": "when plans without that host were in force",
+    "resumed": "requests that went on without it",
+}
+
 STEPS: dict[str, str] = {
     "model": "name of the DNN",
     "planner": "name of the planner",

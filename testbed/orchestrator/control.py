@@ -68,9 +68,25 @@ class AgentClient:
             raise AgentError(f"agent {self.host} did not answer {kind!r} within {deadline_s:g} s") from error
         finally:
             del self._waiting[number]
+            if future.done() and not future.cancelled():
+                future.exception()  # it may go unread
         if reply.kind == "refused":
             raise AgentError(f"agent {self.host} refused {kind!r}: {reply.fields.get('error')}: {reply.fields.get('text')}")
         return reply
+
+    def fence(self, reason: str) -> None:
+        """Take the agent for dead: whatever it may still say is not heard."""
+        self._reader.cancel()
+        self._channel.abort()
+        self._end(reason)
+
+    def drop(self) -> None:
+        """End the connection at once, as if the orchestrator had died."""
+        self._closing = True
+        self._gone = self._gone or f"the orchestrator has left agent {self.host}"
+        self._reader.cancel()
+        self._channel.abort()
+        self._fail_calls(self._gone)
 
     async def close(self) -> None:
         """End the connection without asking the agent to stop (its backend owns it)."""
@@ -98,14 +114,20 @@ class AgentClient:
         if self._gone is not None or self._closing:
             return
         self._gone = f"agent {self.host} is gone: {reason}"
+        self._fail_calls(self._gone)
+        self._lost(self.host, self._gone)
+
+    def _fail_calls(self, reason: str) -> None:
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(AgentError(self._gone))
-        self._lost(self.host, self._gone)
+                future.set_exception(AgentError(reason))
 
 
 class Fleet:
-    """All agents of a session. `on_push` may be replaced at any time; `dead` maps a lost host to the reason."""
+    """All agents of a session. `on_push` may be replaced at any time; `dead` maps a lost host to the reason, until it is back.
+
+    Where the scenario recovers from faults (`recovery`), a lost host may come back, and what it missed is told it then.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -113,20 +135,58 @@ class Fleet:
         self.dead: dict[str, str] = {}
         self.on_push: Push = lambda _host, _message: None
         self.on_lost: Callable[[str], None] = lambda _host: None
+        self.recovery = False
+        self.present = asyncio.Event()
+        self._fields: dict[str, dict[str, Any]] = {}
+        self._shares: dict[str, float] = {}
 
     async def open(self, scenario: Scenario) -> dict[str, dict[str, Any]]:
         """Connect to every agent and configure it; returns their answers by host. Raises AgentError."""
+        self.recovery = scenario.recovers != "none"
         hosts = [host.name for host in self.session.layout.hosts]
         for host in hosts:
-            try:
-                channel = await self.session.control(host)
-            except (NodeError, OSError) as error:
-                raise AgentError(f"agent {host} cannot be reached on the control plane: {error}") from error
-            self.clients[host] = AgentClient(host, channel, self._pushed, self._lost)
+            await self._dial(host)
         peers = self._peers()
-        fields = {host: self._configuration(host, peers[host], scenario) for host in hosts}
-        replies = await self.call_all(hosts, "configure", fields)
+        self._fields = {host: self._configuration(host, peers[host], scenario) for host in hosts}
+        replies = await self.call_all(hosts, "configure", self._fields)
+        self.present.set()
         return {host: {k: v for k, v in reply.fields.items() if k != "id"} for host, reply in replies.items()}
+
+    async def connect(self, host: str, fresh: bool) -> None:
+        """Connect to an agent again. A `fresh` one forgets what it had to do. Raises AgentError; may be cancelled."""
+        self.clients[host].drop()
+        client = await self._dial(host)
+        try:
+            await client.call("configure", {**self._fields[host], **({"fresh": True} if fresh else {})})
+            if (share := self._shares.get(host, 1.0)) != 1.0:
+                await client.send("share", {"cpu_share": share})
+        except BaseException:
+            client.drop()
+            raise
+        self.dead.pop(host, None)
+
+    def leave(self) -> None:
+        """End all control channels, as if the orchestrator had died."""
+        self.present.clear()
+        for client in self.clients.values():
+            client.drop()
+
+    async def come_back(self) -> None:
+        """Connect to every agent that is not known to be dead; one that cannot be reached is dead from now on."""
+        for host in [host for host in self.clients if host not in self.dead]:
+            try:
+                await self.connect(host, fresh=False)
+            except AgentError as error:
+                self._lost(host, str(error))
+        self.present.set()
+
+    async def _dial(self, host: str) -> AgentClient:
+        try:
+            channel = await self.session.control(host)
+        except (NodeError, OSError) as error:
+            raise AgentError(f"agent {host} cannot be reached on the control plane: {error}") from error
+        client = self.clients[host] = AgentClient(host, channel, self._pushed, self._lost)
+        return client
 
     def _peers(self) -> dict[str, list[str]]:
         """Hosts that a host may have to do with: those of its site, and the cloud's; the cloud's with everybody."""
@@ -147,6 +207,7 @@ class Fleet:
             "tensors": scenario.compute.tensors,
             "route": scenario.network.route,
             "input_encoding": scenario.model.input_encoding,
+            **({"recovery": True} if self.recovery else {}),
         }
 
     async def call_all(self, hosts: Iterable[str], kind: str, fields: Mapping[str, dict[str, Any]]) -> dict[str, Message]:
@@ -159,8 +220,13 @@ class Fleet:
         return dict(zip(names, (r for r in replies if isinstance(r, Message)), strict=True))
 
     async def share(self, host: str, cpu_share: float) -> None:
-        """Set a host's CPU share."""
-        await self.clients[host].send("share", {"cpu_share": cpu_share})
+        """Set a host's CPU share. One that is lost, and may come back, is told then."""
+        self._shares[host] = cpu_share
+        try:
+            await self.clients[host].send("share", {"cpu_share": cpu_share})
+        except AgentError:
+            if not self.recovery:
+                raise
 
     async def close(self) -> None:
         """Close all control channels."""
@@ -171,5 +237,7 @@ class Fleet:
         self.on_push(host, message)
 
     def _lost(self, host: str, reason: str) -> None:
+        if host in self.dead:
+            return  # it was dialled in vain
         self.dead[host] = reason
         self.on_lost(host)

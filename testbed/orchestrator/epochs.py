@@ -6,6 +6,7 @@ Which plan to install is `planning.py`'s decision.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -55,11 +56,13 @@ class Epochs:
     installed: dict[int, Epoch] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def install(self, graph: LayerGraph, plan: Plan, truth: Costs) -> Epoch:
-        """Give a plan a number and install it on all hosts concerned. Raises PlanError, AgentError."""
+    async def install(self, graph: LayerGraph, plan: Plan, truth: Costs, route: Route | None = None) -> Epoch:
+        """Give a plan a number and install it on all hosts concerned; by another route than the run's, if one is given. Raises
+        PlanError, AgentError."""
+        route = route or self.route
         plan = plan.with_epoch(next(self.numbers))
         plan.check(graph)
-        everyone = lower_all(graph, plan, self.route)
+        everyone = lower_all(graph, plan, route)
         programs = {program.tier: program for program in everyone if program.host == plan.hosts[program.tier]}
         working = [program.host for program in everyone]
         working += [tile.host for stack in plan.stacks for tile in stack.tiles if not tile.empty]
@@ -75,11 +78,17 @@ class Epochs:
             "steps_s": {**prices.steps_s, **others_s},
             "tiles_s": prices.tiles_s,
         }
+        if route != self.route:
+            fields["route"] = route
         if plan.exits:
             fields["seed"] = self.seed
         if any(stack.pooled for stack in plan.stacks):
             fields["vertices_s"] = prices.vertices_s
-        await self.fleet.call_all(hosts, "install", dict.fromkeys(hosts, fields))
+        try:
+            await self.fleet.call_all(hosts, "install", dict.fromkeys(hosts, fields))
+        except AgentError:
+            await self._tell(hosts, plan.epoch)
+            raise
         ends = [RANK[plan.tiers[e.vertex]] for e in plan.exits]
         silent = tuple(frozenset(p.host for p in everyone if RANK[p.tier] > rank) for rank in ends)
         epoch = Epoch(plan, programs, hosts, reporting, tuple(p.host for p in contributors), silent)
@@ -112,8 +121,14 @@ class Epochs:
             task.add_done_callback(self._tasks.discard)
 
     async def _retire(self, epoch: Epoch) -> None:
-        for host in epoch.hosts:
+        await self._tell(epoch.hosts, epoch.number)
+
+    async def _tell(self, hosts: Iterable[str], number: int) -> None:
+        """An epoch is not needed any more."""
+        if not self.fleet.present.is_set():
+            await self.fleet.present.wait()
+        for host in hosts:
             try:
-                await self.fleet.clients[host].send("retire", {"epoch": epoch.number})
+                await self.fleet.clients[host].send("retire", {"epoch": number})
             except AgentError:  # it is gone, and the epoch with it
                 continue

@@ -57,7 +57,7 @@ def run(
 
         return carried.run(scenario, backend, out_dir, listener)
     world = prepare(scenario, planners)
-    folder = RunFolder(Path(out_dir))
+    folder = RunFolder(Path(out_dir), scenario.faulty)
     journal = Journal(folder.events, listener)
     pairs: list[PairFacts] = []
     invariants: list[Invariant] = []

@@ -25,6 +25,11 @@ async def first(planners: Mapping[str, DevicePlanner], joint: JointPlanner | Non
         await device.first()
 
 
+async def again(planners: Mapping[str, DevicePlanner], joint: JointPlanner, reason: str) -> None:
+    """Decide anew for all devices, for another reason than a change of conditions."""
+    await _decide(planners, joint, {}, reason)
+
+
 async def tick(
     planners: Mapping[str, DevicePlanner], joint: JointPlanner | None, fresh: set[Key | Pair] | None, news: bool = True
 ) -> None:
@@ -40,12 +45,14 @@ async def tick(
         await _decide(planners, joint, changes)
 
 
-async def _decide(planners: Mapping[str, DevicePlanner], planner: JointPlanner, changes: Mapping[str, Change | None]) -> None:
+async def _decide(
+    planners: Mapping[str, DevicePlanner], planner: JointPlanner, changes: Mapping[str, Change | None], reason: str = "first"
+) -> None:
     problems = {name: device.problem() for name, device in planners.items()}
     decisions, seconds = await _ask(planner, problems)
     if missing := problems.keys() - decisions.keys():
         raise RunError(f"the joint plan has no part for {', '.join(sorted(missing))}")
-    reason = "change" if changes else "first"
+    reason = "change" if changes else reason
     for name, device in planners.items():
         await device.take(problems[name], decisions[name], seconds, changes.get(name), reason)
 

@@ -14,6 +14,12 @@
 | share    | model, planner, host, at_s, late_s, cpu_share                                              |
 | probe    | model, planner, source, target, at_s, bytes, seconds                                       |
 | warning  | text, and what it is about                                                                 |
+| fault    | model, planner, at_s, fault (its number), kind, target, phase (begin or end)                |
+| host_lost, host_back | model, planner, at_s, host; text (why it is taken for lost)                    |
+| path_lost, path_back | model, planner, at_s, source, target: probes of a path go unanswered, or are answered again |
+| stranded | model, planner, at_s, host (that cannot go on), lost (for want of whom), device, request   |
+| resumed  | model, planner, at_s, device, request, was, epoch (which it goes on with), done (vertices that need not be |
+|          | computed any more), after_s (since its loss was known)                                     |
 | session_end | model, planner, requests, failed                                                        |
 | run_end  | status, verdict                                                                            |
 """

@@ -55,7 +55,7 @@ def request(over: Request, start: float, ledger: Ledger, flying: int) -> dict[st
         "device": over.device,
         "request": over.number,
         "warmup": over.warmup,
-        "epoch": over.epoch.number,
+        "epoch": over.listed,
         "latency_s": None if over.error else over.done_at - over.submitted_at,
         "error": over.error,
         "flying": flying,

@@ -14,7 +14,7 @@ from testbed.backends.base import Backend, Invariant
 from testbed.errors import BackendError, RunError
 from testbed.orchestrator import experiment, fidelity
 from testbed.orchestrator.account import WIDE_AREA_ROLES
-from testbed.orchestrator.columns import INFERENCES, LINKS
+from testbed.orchestrator.columns import FAULTS, INFERENCES, LINKS, RECOVERED
 from testbed.orchestrator.fidelity import PairFacts
 from testbed.orchestrator.journal import Journal
 from testbed.orchestrator.results import plain
@@ -49,8 +49,9 @@ class _Records:
 class _Memory:
     """A `Recorder` without files."""
 
-    def __init__(self) -> None:
-        self.inferences = _Rows(tuple(INFERENCES))
+    def __init__(self, recovery: bool) -> None:
+        self.inferences = _Rows(tuple(INFERENCES | (RECOVERED if recovery else {})))
+        self.faults = _Rows(tuple(FAULTS)) if recovery else None
         self.steps = None
         self.links = _Rows(tuple(LINKS))
         self.plans = _Records()
@@ -75,7 +76,7 @@ def measure(world: World, backend: Backend) -> Measured:
     support = backend.support(scenario)
     if not support.ok:
         raise BackendError(f"backend {backend.name!r} cannot run this scenario here: " + "; ".join(support.reasons))
-    memory = _Memory()
+    memory = _Memory(scenario.faulty)
     memory.save_manifest(backend={"name": backend.name})
     journal = Journal(_Records(kept=False), None)
     pairs: list[PairFacts] = []

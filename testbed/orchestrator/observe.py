@@ -76,7 +76,7 @@ class Observer:
         self.clairvoyant = knowledge == "true"
         self._weight = smoothing
         self._nominal = replace(truth, links=dict(truth.links), shares=dict(truth.shares))
-        self._networks: dict[Pair, NetworkState] = {}
+        self._networks: dict[tuple[str, ...], NetworkState] = {}
         self._ways: dict[Pair, Way] = {}
         self._rates: dict[Pair, float] = {}
         self._speeds: dict[str, float] = {}
@@ -89,20 +89,27 @@ class Observer:
         self._told_factors: dict[tuple[int, Tier], float] = {}
         self.samples = 0
 
+    def anew(self) -> Observer:
+        """One that has learned nothing yet."""
+        fresh = Observer(self._model, self._truth, self._ledger, "true" if self.clairvoyant else "estimated", self._weight)
+        fresh._nominal = self._nominal
+        return fresh
+
     # -- what planners are told -------------------------------------------------------------------------------------------
 
     def network(self, site: Site) -> NetworkState:
         """The network as believed (or known) for one device."""
         if self.clairvoyant:
             return self._truth.network(site)
-        state = self._networks.get((site.device, site.leader))
+        known_as = (site.device, *site.edge_hosts, site.route)
+        state = self._networks.get(known_as)
         if state is None:
             state = self._nominal.network(site)
         for name, pair in site.pairs.items():
             rate = self._told_rates.get(pair)
             if rate is not None and rate != (known := _path(state, name)).rate_bps:
                 state = state.with_path(name, Path(rate, known.delay_s))
-        self._networks[site.device, site.leader] = state
+        self._networks[known_as] = state
         return state
 
     def costs(self) -> Costs:
@@ -140,6 +147,12 @@ class Observer:
         if self.clairvoyant:
             return self._truth.shares.get(host, 1.0) * nominal
         return self._told_speeds.get(host, nominal)
+
+    def rate_bps(self, source: str, target: str) -> float:
+        """The rate of a path as believed (or known)."""
+        if self.clairvoyant:
+            return self._truth.path(source, target).rate_bps
+        return self._told_rates.get((source, target), self._nominal.path(source, target).rate_bps)
 
     def take_fresh(self) -> set[Key | Pair] | None:
         """What was sampled since the last call: hosts, vertices, and pairs of hosts; None: look at everything."""
@@ -185,7 +198,7 @@ class Observer:
 
     def request(self, request: Request) -> None:
         """Learn from the reports of one request that is over."""
-        if self.clairvoyant:
+        if self.clairvoyant or request.recoveries:  # whose work is of several plans
             return
         flows: list[Flow] = []
         for report in request.reports:

@@ -15,6 +15,7 @@ from testbed.backends.base import Settles
 from testbed.errors import AgentError, RunError, TestbedError
 from testbed.orchestrator import joint, live, rows, steps
 from testbed.orchestrator.account import Ledger
+from testbed.orchestrator.faults import Faults, Outage
 from testbed.orchestrator.fidelity import PairFacts
 from testbed.orchestrator.link_records import Counters, LinkRecords
 from testbed.orchestrator.loads import arrivals, input_seed
@@ -22,6 +23,7 @@ from testbed.orchestrator.observe import Observer
 from testbed.orchestrator.plan_cache import PlanCache
 from testbed.orchestrator.planning import DevicePlanner
 from testbed.orchestrator.probing import Probing
+from testbed.orchestrator.recovery import Recovery
 from testbed.orchestrator.replay import sleep_until
 from testbed.orchestrator.stage import Stage
 from testbed.orchestrator.tracker import Request, Tracker
@@ -40,19 +42,21 @@ class PairRun:
     def __init__(self, stage: Stage, model: str, planner: str) -> None:
         self._stage = stage
         self._scenario = stage.world.scenario
-        self._model = stage.world.models[model]
+        self.model = stage.world.models[model]
         self._planner = planner
         self._planner_object = stage.world.planners[planner]
-        self._joint = self._planner_object if isinstance(self._planner_object, JointPlanner) else None
-        self._names = {"model": self._model.label, "planner": planner}
+        self.joint: JointPlanner | None = self._planner_object if isinstance(self._planner_object, JointPlanner) else None
+        self._names = {"model": self.model.label, "planner": planner}
         self._loop = asyncio.get_running_loop()
         self._start = self._loop.time()
         self._ledger = Ledger(stage.world.layout)
         self._trouble: asyncio.Future[None] = self._loop.create_future()
         self._trouble.add_done_callback(lambda future: future.cancelled() or future.exception())  # it may go unread
         self._caches: dict[tuple[int, int], PlanCache] = {}
-        self.facts = PairFacts(self._model.label, planner)
+        self.facts = PairFacts(self.model.label, planner)
         self._records = LinkRecords(stage, self._names, self._ledger, self.facts)
+        self.faults = Faults(stage, self._names, Outage(self._leave, self._come_back))
+        self._recovery = Recovery(stage, self._names, self) if stage.fleet.recovery else None
 
     async def run(self) -> None:
         """Run it. Raises AgentError, RunError; whatever happens, all rows of requests that were made are written."""
@@ -64,39 +68,46 @@ class PairRun:
             self._start = self._loop.time()
         before = await stage.session.counters()
         planning = self._scenario.planning
-        self._observer = Observer(self._model, stage.truth, self._ledger, planning.knowledge, planning.smoothing)
-        self._probing = Probing(stage, self._names, self._ledger, self._observer)
-        self._tracker = Tracker(stage.fleet, stage.epochs, self._scenario.requests.deadline, self._over)
+        self.observer = Observer(self.model, stage.truth, self._ledger, planning.knowledge, planning.smoothing)
+        recovery = self._recovery
+        told = () if recovery is None else (recovery.reach, recovery.healed)
+        self._probing = Probing(stage, self._names, self._ledger, self.observer, *told)
+        self.tracker = Tracker(stage.fleet, stage.epochs, self._scenario.requests.deadline, self._over)
         whole = False
         stage.fleet.on_push = self._push
         stage.fleet.on_lost = self._lost
-        self._planners = {device: self._planner_of(site) for device, site in stage.world.sites.items()}
-        self._uploading = Uploading(self._planners, self._planner_object, self._model, stage.fleet, self._ledger, self._uploaded)
+        self.planners = {device: self._planner_of(site) for device, site in stage.world.sites.items()}
+        self._uploading = Uploading(self.planners, self._planner_object, self.model, stage.fleet, self._ledger, self._uploaded)
         try:
             await self._uploading.begin()
-            await joint.first(self._planners, self._joint)
-            await self._while_well(self._warm_up())
+            await joint.first(self.planners, self.joint)
+            await self._while_well(self._warm_up(), *self._recovering())
             self._start = self._loop.time()
             stage.journal.live("measure", **self._names)
             beside = (stage.replay.run(self._start), self._control(), self._uploading.run(), *self._probing.run(self._start))
-            await self._while_well(self._measure(), *beside)
+            await self._while_well(self._measure(), *beside, self.faults.run(self._start), *self._recovering())
+            await self.faults.undo()
+            if recovery is not None:
+                await recovery.restore()
             await self._probing.last()
             await self._uploading.settle()
             whole = True
         except asyncio.CancelledError:
-            self._tracker.abandon("Interrupted", "the run was interrupted")
+            self.tracker.abandon("Interrupted", "the run was interrupted")
             raise
         except Exception:
+            with suppress(TestbedError, NodeError, OSError):
+                await self.faults.undo()
             await self._finish_what_flies()
             raise
         finally:
             self._probing.close()
-            for planner in self._planners.values():
+            for planner in self.planners.values():
                 planner.close()
             await self._uploading.restore()
             self._note_tracker()
             self._records.states()
-            self._records.shares()
+            self.faults.write()
             if not whole:
                 await self._write_last_totals(before)
         await stage.epochs.settle()
@@ -111,12 +122,12 @@ class PairRun:
                 request = await self._submit(device, number, True, self._loop.time())
                 await request.ended.wait()
 
-        await asyncio.gather(*(one(device) for device in self._planners))
-        await self._tracker.drain()
+        await asyncio.gather(*(one(device) for device in self.planners))
+        await self.tracker.drain()
 
     async def _measure(self) -> None:
-        await asyncio.gather(*(self._drive(device) for device in self._planners))
-        await self._tracker.drain()
+        await asyncio.gather(*(self._drive(device) for device in self.planners))
+        await self.tracker.drain()
 
     async def _drive(self, device: str) -> None:
         requests = self._scenario.requests
@@ -137,26 +148,41 @@ class PairRun:
             raise RunError(f"the run was stopped at its limit of {self._stage.limit.limit_s:g} s (run.wall_limit)")
         if self._trouble.done():  # no new requests, also in a loop whose requests fail at once
             await self._trouble
-        epoch = self._planners[device].epoch
+        await self._stage.fleet.present.wait()
+        epoch, recovery = self.planners[device].epoch, self._recovery
         seed, sent = input_seed(self._scenario, number), self._ledger.weights_bytes
-        return await self._tracker.submit(number, device, epoch, seed, warmup, due_at, sent)
+        request = self.tracker.expect(number, device, epoch, seed, warmup, due_at, sent)
+        if recovery is not None and not recovery.usable(device):
+            recovery.hold_back(request)
+        else:
+            await self.tracker.start(request, epoch)
+            if recovery is not None:
+                recovery.started(request)
+        if not warmup:
+            self.faults.submitted(number)
+        return request
 
     def _push(self, host: str, message: Any) -> None:
         try:
-            self._tracker.push(host, message)
+            if message.kind == "stranded" and self._recovery is not None:
+                self._recovery.stranded(message)
+            else:
+                self.tracker.push(host, message)
         except Exception as error:  # in the reader's task nobody would see it
             self._fail(error)
 
     def _over(self, request: Request) -> None:
         figures = self._ledger.book(request.reports, request.warmup)
-        self._observer.request(request)
-        name = self._model.name
+        self.observer.request(request)
+        if self._recovery is not None:
+            self._recovery.over(request)
+        name = self.model.name
         facts = self.facts
         verdict = None
         if request.error:
             facts.failed += 1
         else:
-            if request.fallback or request.absent:
+            if request.fallback or request.absent or request.recoveries:
                 facts.cut_short += 1
             else:
                 facts.unbalanced_bytes += abs(figures.sent_bytes - figures.received_bytes)
@@ -167,11 +193,11 @@ class PairRun:
                 facts.wrong += not verdict.correct
                 facts.max_rel_error = max(facts.max_rel_error, verdict.max_rel_error)
         told = self._stage.verifier.classify(name, request.input, request.answer)
-        row = rows.inference(self._model.label, self._planner, request, self._start, figures, verdict, told)
+        row = rows.inference(self.model.label, self._planner, request, self._start, figures, verdict, told, self._scenario.faulty)
         self._stage.folder.inferences.add_values(row)
         if (sink := self._stage.folder.steps) is not None:
-            sink.add_lines(steps.of_request(self._model.label, self._planner, request, self._start, self._ledger))
-        flying = self._tracker.submitted - self._tracker.over
+            sink.add_lines(steps.of_request(self.model.label, self._planner, request, self._start, self._ledger))
+        flying = self.tracker.submitted - self.tracker.over
         self._stage.journal.progress(self._names, lambda: live.request(request, self._start, self._ledger, flying))
 
     # -- control loop -----------------------------------------------------------------------------------------------------
@@ -179,11 +205,11 @@ class PairRun:
     def _planner_of(self, site: Site) -> DevicePlanner:
         return DevicePlanner(
             site=site,
-            model=self._model,
+            model=self.model,
             name=self._planner,
             planner=self._planner_object,
             table=self._scenario.planning,
-            observer=self._observer,
+            observer=self.observer,
             epochs=self._stage.epochs,
             record=self._planned,
             requests_per_s=mean_rate(self._scenario, self._stage.world.demand),
@@ -220,23 +246,49 @@ class PairRun:
             due = self._start + turn * interval
             await sleep_until(due)
             self.facts.loop_late_s = max(self.facts.loop_late_s, self._loop.time() - due)
-            self._records.states()  # a long run keeps none of them
             if self._stage.limit.passed():
                 raise RunError(f"the run was stopped at its limit of {self._stage.limit.limit_s:g} s (run.wall_limit)")
-            if not watched:
+            if not watched or not self._stage.fleet.present.is_set():
                 continue
-            if self._observer.clairvoyant:
-                await joint.tick(self._planners, self._joint, None, self._observer.changed)
-            elif fresh := self._observer.take_fresh():
-                await joint.tick(self._planners, self._joint, fresh)
+            if self.observer.clairvoyant:
+                await joint.tick(self.planners, self.joint, None, self.observer.changed)
+            elif fresh := self.observer.take_fresh():
+                await joint.tick(self.planners, self.joint, fresh)
 
     def _since_start(self) -> float:
         return self._loop.time() - self._start
 
     # -- trouble ----------------------------------------------------------------------------------------------------------
 
+    def _recovering(self) -> list[Coroutine[Any, Any, None]]:
+        if self._recovery is None:
+            return []
+        self._recovery.start = self._start
+        return [self._recovery.run()]
+
+    async def _leave(self) -> None:
+        """The orchestrator dies."""
+        self._stage.fleet.leave()
+
+    async def _come_back(self) -> None:
+        """Another orchestrator takes over, which knows of requests in flight and of installed plans, and of nothing else."""
+        self.observer = self._probing.observer = self.observer.anew()
+        if self._recovery is not None:
+            self._recovery.reach.anew()
+        await self._stage.fleet.come_back()
+        for planner in self.planners.values():
+            planner.forget(self.observer)
+        if self.joint is not None:
+            await joint.again(self.planners, self.joint, "orchestrator")
+            return
+        for planner in self.planners.values():
+            await planner.again("orchestrator")
+
     def _lost(self, host: str) -> None:
-        self._tracker.host_lost(host)
+        if self._recovery is not None:
+            self._recovery.lost(host)
+            return
+        self.tracker.host_lost(host)
         self._fail(AgentError(self._stage.fleet.dead[host]))
 
     def _fail(self, error: Exception) -> None:
@@ -264,15 +316,15 @@ class PairRun:
     async def _finish_what_flies(self) -> None:
         """After a failure: let the requests that can still end do so, within their deadlines."""
         try:
-            await self._tracker.drain()
+            await self.tracker.drain()
         except asyncio.CancelledError:
-            self._tracker.abandon("Interrupted", "the run was interrupted")
+            self.tracker.abandon("Interrupted", "the run was interrupted")
             raise
 
     # -- records ----------------------------------------------------------------------------------------------------------
 
     def _note_tracker(self) -> None:
-        facts, tracker = self.facts, self._tracker
+        facts, tracker = self.facts, self.tracker
         self._ledger.book(tracker.late_reports)
         facts.requests, facts.over = tracker.submitted, tracker.over
         facts.stray_ends, facts.missing_reports = tracker.stray, tracker.unreported

@@ -12,10 +12,11 @@ from typing import Any
 from d3node.errors import PlanError
 from d3node.plan import Plan
 from testbed.costs.network import NetworkState
-from testbed.errors import RunError, TestbedError
+from testbed.errors import AgentError, RunError, TestbedError
 from testbed.orchestrator.epochs import Epoch, Epochs
 from testbed.orchestrator.observe import Observer
 from testbed.orchestrator.plan_cache import PlanCache
+from testbed.orchestrator.reach import View
 from testbed.orchestrator.trigger import Cusum, Key, Trigger
 from testbed.orchestrator.walltime import timed
 from testbed.orchestrator.world import ModelFacts, Pair, Site
@@ -30,7 +31,11 @@ Record = Callable[[dict[str, Any]], None]
 
 class DevicePlanner:
     """Keeps one device's plan fit for the conditions. `epoch` is the one that new requests use; `absent` is what its planner is
-    told of weights that hosts do not hold."""
+    told of weights that hosts do not hold.
+
+    With recovery it plans for a `view` of its site, without hosts that are missing. `blocked` says why there is no plan that can
+    do without them; then `epoch` is the last one that was of use.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,9 @@ class DevicePlanner:
         self._capacities = capacities or {}
         self._epoch: Epoch | None = None
         self._deciding = asyncio.Lock()
+        self._recovery = epochs.fleet.recovery
+        self.view = View(site)
+        self.blocked: str | None = None
         self.absent: Mapping[str, frozenset[int]] = {}
 
     @property
@@ -73,9 +81,27 @@ class DevicePlanner:
         """Make and install the first plan."""
         await self._decide(None)
 
-    async def again(self, reason: str, network: NetworkState) -> None:
-        """Make a plan from scratch, in the network as given, for another reason than a change of conditions."""
+    async def again(self, reason: str, network: NetworkState | None = None) -> None:
+        """Make a plan from scratch, in the network as known or given, for another reason than a change of conditions."""
         await self._decide(None, reason, network)
+
+    def void(self, host: str, reason: str) -> None:
+        """A host is lost, and the installed plan with it, also when it comes back."""
+        if self._epoch is not None and host in self._epoch.hosts:
+            self.blocked = reason
+
+    def forget(self, observer: Observer) -> None:
+        """Everything that was learned is lost, but for the installed plan."""
+        self._observer = observer
+        self._trigger = (Cusum if self._table.detector == "cusum" else Trigger)(self._table.band, self._table.samples)
+        self._cache = PlanCache(self._table.plan_cache, self._table.band)
+
+    def sees(self, view: View) -> bool:
+        """Hosts and paths are as in this view from now on; whether that is news, and needs a new plan."""
+        if view == self.view and self.blocked is None:
+            return False
+        self.view, self._site = view, view.site
+        return True
 
     async def tick(self, fresh: set[Key | Pair] | None) -> None:
         """One turn of the control loop; `fresh` is what was sampled since the last (None: everything)."""
@@ -107,7 +133,7 @@ class DevicePlanner:
         return Problem(
             graph=self._model.graph,
             costs=self._observer.costs(),
-            network=network or self._observer.network(self._site),
+            network=self.view.seen(network or self._observer.network(self._site)),
             hosts=self._site.hosts,
             edge_hosts=self._site.edge_hosts,
             options=self._table.options,
@@ -121,7 +147,8 @@ class DevicePlanner:
 
     def _leaders(self) -> dict[str, NetworkState]:
         """What is known of the network, with every edge host as the leader."""
-        return {host: self._observer.network(self._site.led_by(host)) for host in sorted(self._site.edge_hosts)}
+        led = {host: self._observer.network(self._site.led_by(host)) for host in sorted(self._site.edge_hosts)}
+        return {host: self.view.seen(network) for host, network in led.items()}
 
     async def take(self, problem: Problem, decision: Decision, seconds: float, change: Change | None, reason: str) -> None:
         """Use a decision that was made for several devices at once, in `seconds` for all of them."""
@@ -131,12 +158,19 @@ class DevicePlanner:
 
     async def _decide(self, change: Change | None, reason: str = "first", network: NetworkState | None = None) -> None:
         async with self._deciding:
-            problem = self.problem(network)
-            await self._adopt(problem, change, "change" if change is not None else reason)
+            try:
+                await self._adopt(self.problem(network), change, "change" if change is not None else reason)
+            except TestbedError as error:
+                if self._epoch is None or not self.view.narrowed:
+                    raise
+                self.blocked = f"there is no plan without the hosts that are missing: {error}"
 
     async def _adopt(self, problem: Problem, change: Change | None, reason: str) -> None:
         values = self._observer.values(self._site)
-        cache = self._cache if not problem.absent else PlanCache(0, self._table.band)  # weights are coming in
+        usual = (
+            not problem.absent and not self.view.narrowed
+        )  # weights that are coming in, hosts that are missing: no plan to keep
+        cache = self._cache if usual else PlanCache(0, self._table.band)
         places = self._site.places
         known, seconds = timed(lambda: cache.find(values, places))
         if known is None:
@@ -155,25 +189,35 @@ class DevicePlanner:
         current = self._epoch
         differs = current is None or not decision.plan.same_placement(current.plan)
         bound = current is None or change is None or how == "joint"  # of a joint decision nobody keeps his old part
+        before, self.blocked = self.blocked, self.view.lacking(self._model.graph, decision.plan)
+        differs = (differs or before is not None) and self.blocked is None
         installed = differs and (bound or (current is not None and self._is_worth_it(problem, decision.plan, current.plan)))
         if installed:
             try:
                 check_capacities(problem, decision.plan)
-                self._epoch = await self._epochs.install(self._model.graph, decision.plan, self._model.true_costs)
+                route = self.view.site.route
+                self._epoch = await self._epochs.install(self._model.graph, decision.plan, self._model.true_costs, route)
+            except AgentError as error:
+                if not self._recovery or current is None:
+                    raise
+                self.blocked = str(error)  # a host is lost that nobody knew of: there will be another view
+                return
             except PlanError as error:
                 raise RunError(f"planner {self._name!r} made an illegal plan for {self._model.name!r}: {error}") from error
             if current is not None:
                 self._epochs.supersede(current)
             if (leader := self._epoch.plan.hosts["edge"]) in self._site.edge_hosts:
                 self._site = self._site.led_by(leader)
-        problem = problem.led_by(self.epoch.plan.hosts["edge"])
+        plan = self.epoch.plan if self.blocked is None else decision.plan
+        problem = problem.led_by(plan.hosts["edge"])
         self._record(
             {
-                **self._account(problem, decision, change, reason, seconds),
+                **self._account(problem, decision, plan, change, reason, seconds),
                 "replan": how,
                 "installed": installed,
                 "held": differs and not installed,
                 "plan": self.epoch.plan.to_dict() if installed else None,
+                **({"blocked": self.blocked} if self.blocked is not None else {}),
             }
         )
 
@@ -188,7 +232,7 @@ class DevicePlanner:
         """Ask the planner, beside the event loop where its clock is real, so that replay and requests go on meanwhile."""
         current = self._epoch
         try:
-            if change is None or current is None or self._table.replan == "full":
+            if change is None or current is None or self._table.replan == "full" or self.blocked is not None:
                 return await _aside(lambda: timed(lambda: self._planner.plan(problem)))
             return await _aside(lambda: timed(lambda: self._planner.replan(problem, current.plan, change)))
         except (TestbedError, asyncio.CancelledError):
@@ -198,13 +242,12 @@ class DevicePlanner:
             raise RunError(f"planner {self._name!r} failed on {self._model.name!r}: {what}") from error
 
     def _account(
-        self, problem: Problem, decision: Decision, change: Change | None, reason: str, seconds: float
+        self, problem: Problem, decision: Decision, plan: Plan, change: Change | None, reason: str, seconds: float
     ) -> dict[str, Any]:
-        plan = self.epoch.plan
         predicted = critical_path(problem, plan)
         return {
             "device": self._site.device,
-            "epoch": plan.epoch,
+            "epoch": self.epoch.number,
             "reason": reason,
             "change": None if change is None else _plain(change),
             "touched": sorted(decision.touched),

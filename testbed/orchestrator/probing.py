@@ -1,31 +1,46 @@
 """Active probes: one after the other on every path that matters, each of them a sample of the path's rate.
 
-What is made of a sample is the observer's business; whether a path leads anywhere at all, the reachability's.
+What is made of a sample is the observer's business. With recovery, smaller ones go over all paths that might be used, too, and an
+answer that does not come is `reach.py`'s business.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from testbed.costs.network import MESSAGE_HEADER_BYTES
 from testbed.errors import AgentError
 from testbed.orchestrator.account import Ledger
 from testbed.orchestrator.observe import Observer
+from testbed.orchestrator.reach import Reach
 from testbed.orchestrator.replay import sleep_until
 from testbed.orchestrator.stage import Stage
 from testbed.orchestrator.world import Pair
 
+SMALL_BYTES = 64
+"""What a probe carries that only asks whether the path is there."""
+
 
 class Probing:
-    """The probes of one session. `names` are the session's, for its events."""
+    """The probes of one session. `names` are the session's, for its events; `healed` is told of broken paths that answer."""
 
-    def __init__(self, stage: Stage, names: dict[str, str], ledger: Ledger, observer: Observer) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        names: dict[str, str],
+        ledger: Ledger,
+        observer: Observer,
+        reach: Reach | None = None,
+        healed: Callable[[Pair], None] = lambda _pair: None,
+    ) -> None:
         self._stage = stage
         self._names = names
         self._ledger = ledger
         self.observer = observer
+        self._reach = reach
+        self._healed = healed
         self._loop = asyncio.get_running_loop()
         self._start = 0.0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -36,13 +51,22 @@ class Probing:
         interval = self._stage.world.scenario.planning.probe_interval
         if interval is None:
             return []
-        paths: dict[Pair, None] = {}
+        size = int(self._stage.world.scenario.planning.probe_size)
+        paths: dict[Pair, int] = {}
         for site in self._stage.world.sites.values():
-            paths[site.device, site.leader] = None
-            paths[site.leader, site.cloud] = None
+            paths[site.device, site.leader] = size
+            paths[site.leader, site.cloud] = size
             if site.route == "direct":
-                paths[site.device, site.cloud] = None
-        return [self._probe(source, target, interval) for source, target in paths]
+                paths[site.device, site.cloud] = size
+        if self._reach is not None:
+            for site in self._stage.world.sites.values():
+                for host in site.edge_hosts:
+                    paths.setdefault((site.device, host), SMALL_BYTES)
+                    paths.setdefault((host, site.cloud), SMALL_BYTES)
+                    if host != site.leader:
+                        paths.setdefault((site.leader, host), SMALL_BYTES)
+                paths.setdefault((site.device, site.cloud), SMALL_BYTES)
+        return [self._probe(source, target, size, interval) for (source, target), size in paths.items()]
 
     async def last(self) -> None:
         """Wait for the probes that are under way, so that counters and accounts speak of the same bytes."""
@@ -54,19 +78,25 @@ class Probing:
         for task in self._under_way:
             task.cancel()
 
-    async def _probe(self, source: str, target: str, interval: float) -> None:
+    async def _probe(self, source: str, target: str, size: int, interval: float) -> None:
         """Probe one path again and again. A probe under way outlives the cancellation of this (see `last`)."""
         while True:
+            if self._reach is not None:
+                await self._stage.fleet.present.wait()
             begun = self._loop.time()
-            task = asyncio.create_task(self._one(source, target, max(5.0 * interval, 1.0)))
+            if self._reach is not None:
+                if source in self._reach.dead or target in self._reach.dead:
+                    await sleep_until(begun + interval)
+                    continue
+                self._reach.asked((source, target), begun)
+            task = asyncio.create_task(self._one(source, target, size, max(5.0 * interval, 1.0)))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
             await asyncio.shield(task)
             await sleep_until(begun + interval)
 
-    async def _one(self, source: str, target: str, patience: float) -> None:
+    async def _one(self, source: str, target: str, size: int, patience: float) -> None:
         """Time one probe; one without an answer in good time tells an upper bound of the rate."""
-        size = int(self._stage.world.scenario.planning.probe_size)
         begun = self._loop.time()
         gap_s = end = None
         try:
@@ -78,9 +108,16 @@ class Probing:
         except TimeoutError:
             took, nbytes = self._loop.time() - begun, size + MESSAGE_HEADER_BYTES
         except AgentError as error:
-            self._stage.journal.emit("warning", text=f"probe from {source} to {target}: {error}", **self._names)
+            if self._reach is None:
+                self._stage.journal.emit("warning", text=f"probe from {source} to {target}: {error}", **self._names)
             return
         self._ledger.book_transfer(source, target, nbytes)
+        if self._reach is not None:
+            broken = (source, target) in self._reach.broken  # how long that was says nothing of the rate
+            if end is not None and self._reach.answered((source, target)):
+                self._healed((source, target))
+            if broken or size <= SMALL_BYTES:
+                return
         used = self.observer.probe(source, target, nbytes, took, gap_s, end)
         fields = {"source": source, "target": target, "at_s": begun - self._start, "bytes": nbytes, "seconds": took, "used": used}
         self._stage.journal.emit("probe", **self._names, **fields)

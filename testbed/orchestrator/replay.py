@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+from testbed.orchestrator.overlay import Overlay
 from testbed.orchestrator.truth import TrueState
 from testbed.scenario.links import ResolvedHost, ResolvedLink
 from testbed.scenario.state import LinkState
@@ -86,8 +87,8 @@ async def sleep_until(when: float) -> None:
 
 @dataclass
 class Replay:
-    """Drives the truth along its traces. `done` holds the steps carried out since the last `reset`, in order, unless somebody has
-    taken them; `on_step` is told of each when it is in force."""
+    """Drives the truth along its traces. `done` holds every step carried out since the last `reset`, in order; `on_step` is told
+    of each when it is in force. What lies in `overlay` is part of every state; who changes it calls `overlaid`."""
 
     links: Mapping[str, ResolvedLink]
     hosts: Mapping[str, ResolvedHost]
@@ -96,29 +97,53 @@ class Replay:
     apply_share: ApplyShare
     done: list[Done] = field(default_factory=list)
     on_step: Callable[[Step], None] = lambda _step: None
+    overlay: Overlay = field(default_factory=Overlay)
+    _reached: dict[tuple[str, Direction | None], Step] = field(default_factory=dict)
+    _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def reset(self) -> None:
         """Put every link and host into its state at time 0; what is in it already is left alone."""
         self.done = []
+        self.overlay.clear()
         for step in first_steps(self.links, self.hosts):
-            if step.state is not None and step.direction is not None:
-                known = self.truth.links.get((step.name, step.direction)) == step.state
-            else:
-                known = self.truth.shares.get(step.name) == step.share
-            if not known:
+            self._reached[step.name, step.direction] = step
+            if not self._in_force(step):
                 await self._carry_out(step)
             self.done.append(Done(step, 0.0))
             self.on_step(step)
 
     async def run(self, start: float) -> None:
         """Carry out all later steps; loop time `start` is scenario time 0. Ends with the last step, or by cancellation."""
-        loop = asyncio.get_running_loop()
         for step in timeline(self.links, self.hosts):
             due = start + step.at_s
             await sleep_until(due)
-            await self._carry_out(step)
-            self.done.append(Done(step, max(0.0, loop.time() - due)))
-            self.on_step(step)
+            async with self._changing:
+                self._reached[step.name, step.direction] = step
+                await self._put(self._laid_over(step), due)
+
+    async def overlaid(self, names: Collection[str], at_s: float) -> None:
+        """The overlay of these links and hosts has changed, `at_s` after the start: put them into the state that results."""
+        due = asyncio.get_running_loop().time()
+        for key in [key for key in self._reached if key[0] in names]:
+            async with self._changing:
+                laid = replace(self._laid_over(self._reached[key]), at_s=at_s)
+                if not self._in_force(laid):
+                    await self._put(laid, due)
+
+    def _in_force(self, step: Step) -> bool:
+        if step.state is not None and step.direction is not None:
+            return self.truth.links.get((step.name, step.direction)) == step.state
+        return self.truth.shares.get(step.name) == step.share
+
+    def _laid_over(self, step: Step) -> Step:
+        if step.state is not None and step.direction is not None:
+            return replace(step, state=self.overlay.link((step.name, step.direction), step.state))
+        return replace(step, share=None if step.share is None else self.overlay.share(step.name, step.share))
+
+    async def _put(self, step: Step, due: float) -> None:
+        await self._carry_out(step)
+        self.done.append(Done(step, max(0.0, asyncio.get_running_loop().time() - due)))
+        self.on_step(step)
 
     async def _carry_out(self, step: Step) -> None:
         if step.state is not None and step.direction is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from testbed.errors import InputError, RunError
-from testbed.orchestrator.columns import INFERENCES, LINKS, STEPS
+from testbed.orchestrator.columns import FAULTS, INFERENCES, LINKS, RECOVERED, STEPS
 
 FORMAT = 1
 """Version of the folder's format, in the manifest."""
@@ -103,6 +103,11 @@ class Recorder(Protocol):
     @property
     def plans(self) -> LineSink: ...
 
+    @property
+    def faults(self) -> TableSink | None:
+        """None where the scenario has neither faults nor recovery; then inferences have no columns of recovery either."""
+        ...
+
     def save_manifest(self, **facts: Any) -> None: ...
 
 
@@ -171,17 +176,19 @@ class Lines:
 
 
 class RunFolder:
-    """The files of one run. Raises InputError for a folder that holds a run already, or that cannot be made."""
+    """The files of one run. Raises InputError for a folder that holds a run already, or that cannot be made. `recovery`: the
+    scenario has faults or recovery."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, recovery: bool = False) -> None:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(entry.name != "capture" for entry in path.iterdir()):
                 raise InputError(f"{path} is not empty: results of a run go to a folder of their own, choose another with --out")
-            self.inferences = Table(path / "inferences.csv", INFERENCES)
+            self.inferences = Table(path / "inferences.csv", INFERENCES | (RECOVERED if recovery else {}))
             self.steps = Table(path / "steps.csv", STEPS)
             self.links = Table(path / "links.csv", LINKS)
+            self.faults = Table(path / "faults.csv", FAULTS) if recovery else None
             self.plans = Lines(path / "plans.jsonl")
             self.events = Lines(path / "events.jsonl")
         except OSError as error:
@@ -201,5 +208,6 @@ class RunFolder:
 
     def close(self) -> None:
         """Close all files."""
-        for file in (self.inferences, self.steps, self.links, self.plans, self.events):
-            file.close()
+        for file in (self.inferences, self.steps, self.links, self.faults, self.plans, self.events):
+            if file is not None:
+                file.close()

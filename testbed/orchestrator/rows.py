@@ -9,9 +9,16 @@ from testbed.orchestrator.verify import Class, Verdict
 
 
 def inference(
-    model: str, planner: str, request: Request, start: float, figures: Figures, verdict: Verdict | None, told: Class
+    model: str,
+    planner: str,
+    request: Request,
+    start: float,
+    figures: Figures,
+    verdict: Verdict | None,
+    told: Class,
+    recovery: bool = False,
 ) -> list[object]:
-    """The row; `start` is the loop time of scenario second 0."""
+    """The row; `start` is the loop time of scenario second 0. With `recovery` those of `columns.RECOVERED` follow."""
     plan, number = request.epoch.plan, request.exit
     return [
         model,
@@ -19,7 +26,7 @@ def inference(
         request.device,
         request.number,
         "true" if request.warmup else "false",
-        request.epoch.number,
+        request.listed,
         request.input,
         seconds(request.due_at - start),
         seconds(request.submitted_at - start),
@@ -49,6 +56,7 @@ def inference(
         "" if request.error else _truth(told.right),
         request.error,
         request.error_text,
+        *((request.recoveries, seconds(request.recovered_s) if request.recoveries else "") if recovery else ()),
     ]
 
 

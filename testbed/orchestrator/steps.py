@@ -17,7 +17,7 @@ from testbed.orchestrator.tracker import Request
 def of_request(model: str, planner: str, request: Request, start: float, ledger: Ledger) -> str:
     """A line of CSV for every computation and every message of a request that is over, host by host; `start` is the loop time
     of scenario second 0. There may be hundreds: only names of models and planners can need quotes, the rest is plain text."""
-    head = _quoted([model, planner, request.device, request.number, "true" if request.warmup else "false", request.epoch.number])
+    head = _quoted([model, planner, request.device, request.number, "true" if request.warmup else "false", request.listed])
     lines = []
     for report in request.reports:
         host = report["host"]

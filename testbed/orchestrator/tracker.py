@@ -28,7 +28,10 @@ class Request:
     """One request. Times are loop seconds of the device. `ended` is set by its end: an event, because who waits for a future and
     is cancelled cancels the future too, and the request would be taken for ended. It is over once all reports are in;
     `weights_bytes` of the model had been sent to servers by then. `exit`, `fallback` and `absent` (devices not waited for)
-    say how a plan with exits came to its answer."""
+    say how a plan with exits came to its answer.
+
+    `planned` is the epoch whose plan a planner made; another `epoch` is the rest of that plan, on which the request goes on. It
+    has done so `recoveries` times, `recovered_s` after its losses were known, in sum; `lost_at`: it has lost a host."""
 
     wire_id: int
     number: int
@@ -50,6 +53,15 @@ class Request:
     missing: set[str] = field(default_factory=set)
     reports: list[dict[str, Any]] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
+    planned: Epoch | None = None
+    recoveries: int = 0
+    recovered_s: float = 0.0
+    lost_at: float | None = None
+
+    @property
+    def listed(self) -> int:
+        """Number of the planner's epoch."""
+        return (self.planned or self.epoch).number
 
 
 class Tracker:
@@ -65,6 +77,7 @@ class Tracker:
         self._ids = count(1)
         self._empty = asyncio.Event()
         self._empty.set()
+        self._given_up: set[int] = set()
         self.submitted = 0
         self.over = 0
         self.stray = 0
@@ -74,8 +87,15 @@ class Tracker:
     async def submit(
         self, number: int, device: str, epoch: Epoch, seed: int, warmup: bool, due_at: float, weights_bytes: int = 0
     ) -> Request:
-        """Start a request; it ends with an error right away when its device is gone."""
-        now = self._loop.time()
+        """Take a request on and start it."""
+        request = self.expect(number, device, epoch, seed, warmup, due_at, weights_bytes)
+        await self.start(request, epoch)
+        return request
+
+    def expect(
+        self, number: int, device: str, epoch: Epoch, seed: int, warmup: bool, due_at: float, weights_bytes: int = 0
+    ) -> Request:
+        """Take a request on; it is `start`ed, or ended by `end`."""
         request = Request(
             wire_id=next(self._ids),
             number=number,
@@ -84,28 +104,59 @@ class Tracker:
             warmup=warmup,
             input=seed,
             due_at=due_at,
-            submitted_at=now,
+            submitted_at=self._loop.time(),
             ended=asyncio.Event(),
             weights_bytes=weights_bytes,
-            missing=set(epoch.reporting) - self._fleet.dead.keys(),
         )
         self._flying[request.wire_id] = request
         self._empty.clear()
         self._epochs.enter(epoch)
         self.submitted += 1
-        lost = next((host for host in epoch.hosts if host in self._fleet.dead), None)
+        return request
+
+    async def start(self, request: Request, epoch: Epoch) -> None:
+        """Submit a request; it ends with an error right away when its device is gone, or (without recovery) any host."""
+        self._change(request, epoch)
+        request.submitted_at = now = self._loop.time()
+        request.missing = set(epoch.reporting) - self._fleet.dead.keys()
+        needed = (request.device,) if self._fleet.recovery else epoch.hosts
+        lost = next((host for host in needed if host in self._fleet.dead), None)
         if lost is not None:
-            self._end(request, "AgentError", self._fleet.dead[lost], now)
-            return request
+            self.end(request, "AgentError", self._fleet.dead[lost], now)
+            return
         request.timer = self._loop.call_at(now + self._deadline_s + DEADLINE_MARGIN_S, self._give_up, request)
-        fields = {"request": request.wire_id, "epoch": epoch.number, "input": seed, "deadline_s": self._deadline_s}
+        fields = {"request": request.wire_id, "epoch": epoch.number, "input": request.input, "deadline_s": self._deadline_s}
         try:
-            await self._fleet.clients[device].send("submit", fields)
+            await self._fleet.clients[request.device].send("submit", fields)
             for other in epoch.contributors:
                 await self._fleet.clients[other].send("submit", fields)
         except AgentError as error:
-            self._end(request, "AgentError", str(error), self._loop.time())
-        return request
+            if not request.ended.is_set() and not (self._fleet.recovery and request.device not in self._fleet.dead):
+                self.end(request, "AgentError", str(error), self._loop.time())
+
+    def left_s(self, request: Request) -> float:
+        """Seconds until the deadline of a request that has been started."""
+        return 0.0 if request.timer is None else request.timer.when() - DEADLINE_MARGIN_S - self._loop.time()
+
+    @property
+    def flying(self) -> list[Request]:
+        """Requests that have not ended, in the order of their submission."""
+        return [request for request in self._flying.values() if not request.ended.is_set()]
+
+    def moved(self, request: Request, epoch: Epoch, planned: Epoch, now: float) -> None:
+        """A request that had lost a host goes on under another epoch."""
+        request.planned = None if planned is epoch else planned
+        request.recoveries += 1
+        request.recovered_s += now - (now if request.lost_at is None else request.lost_at)
+        request.lost_at = None
+        request.missing = set(epoch.reporting) - self._fleet.dead.keys()
+        self._change(request, epoch)
+
+    def _change(self, request: Request, epoch: Epoch) -> None:
+        if request.epoch is not epoch:
+            self._epochs.enter(epoch)
+            self._epochs.leave(request.epoch)
+            request.epoch = epoch
 
     def push(self, host: str, message: Message) -> None:
         """Take a done, failed or report message of an agent."""
@@ -114,15 +165,18 @@ class Tracker:
         if request is None:
             if message.kind == "report":
                 self.late_reports.append(fields)
-            elif message.kind in ("done", "failed"):
+            elif message.kind in ("done", "failed") and fields["request"] not in self._given_up:
                 self.stray += 1
             return
         if message.kind == "report":
             request.reports.append(fields)
-            request.missing.discard(fields["host"])
+            if fields["epoch"] == request.epoch.number:
+                request.missing.discard(fields["host"])
             self._check_over(request)
+        elif message.kind not in ("done", "failed"):
+            return
         elif request.ended.is_set():
-            self.stray += 1
+            self.stray += request.wire_id not in self._given_up
         elif message.kind == "done":
             request.submitted_at = fields["submitted_at"]
             request.answer = message.payloads
@@ -130,19 +184,35 @@ class Tracker:
                 request.exit, request.fallback = number, bool(fields["fallback"])
                 request.absent = tuple(str(other) for other in fields["absent"])
                 request.missing -= request.epoch.silent[number] | set(request.absent)
-            self._end(request, "", "", fields["done_at"])
+            self.end(request, "", "", fields["done_at"])
         elif message.kind == "failed":
             request.submitted_at = fields["submitted_at"]
-            self._end(request, fields["error"], fields["text"], fields["done_at"])
+            self.end(request, fields["error"], fields["text"], fields["done_at"])
 
     def host_lost(self, host: str) -> None:
         """An agent is gone: its requests end with AgentError, and no report of it is waited for."""
         for request in list(self._flying.values()):
             request.missing.discard(host)
             if not request.ended.is_set() and host in request.epoch.hosts:
-                self._end(request, "AgentError", self._fleet.dead[host], self._loop.time())
+                self.end(request, "AgentError", self._fleet.dead[host], self._loop.time())
             else:
                 self._check_over(request)
+
+    def host_missed(self, host: str, now: float) -> None:
+        """An agent is gone, and there is recovery: only its own requests end, others that it has a part in wait."""
+        for request in list(self._flying.values()):
+            request.missing.discard(host)
+            if request.ended.is_set():
+                self._check_over(request)
+            elif request.device == host:
+                self.end(request, "AgentError", self._fleet.dead[host], now)
+            elif host in request.epoch.hosts and request.lost_at is None:
+                request.lost_at = now
+
+    def give_up(self, request: Request, error: str, text: str) -> None:
+        """End a request that its device may still end by itself."""
+        self._given_up.add(request.wire_id)
+        self.end(request, error, text, self._loop.time())
 
     async def drain(self) -> None:
         """Wait until no request is in flight."""
@@ -155,14 +225,15 @@ class Tracker:
             if request.ended.is_set():
                 self._check_over(request)
             else:
-                self._end(request, error, text, self._loop.time())
+                self.end(request, error, text, self._loop.time())
 
     def _give_up(self, request: Request) -> None:
         if not request.ended.is_set():
             text = f"device {request.device} did not end the request within {DEADLINE_MARGIN_S:g} s of its deadline"
-            self._end(request, "TimeoutError", text, self._loop.time())
+            self.end(request, "TimeoutError", text, self._loop.time())
 
-    def _end(self, request: Request, error: str, text: str, at: float) -> None:
+    def end(self, request: Request, error: str, text: str, at: float) -> None:
+        """A request has ended: at loop time `at`, without an error or with one."""
         request.error, request.error_text, request.done_at = error, text, at
         request.ended.set()
         if request.timer is not None:
@@ -173,7 +244,7 @@ class Tracker:
         self._check_over(request)
 
     def _stop_waiting(self, request: Request) -> None:
-        if not request.error and not request.fallback:
+        if not request.error and not request.fallback and not request.recoveries:
             self.unreported += len(request.missing)
         request.missing.clear()
         self._check_over(request)

@@ -84,7 +84,7 @@ class Uploading:
 
     async def run(self) -> None:
         """Upload everything, part after part. May be cancelled: `settle` then ends what is under way."""
-        await asyncio.gather(*(self._upload(job) for job in self._jobs))
+        await asyncio.gather(*(self._try(job) for job in self._jobs))
 
     async def settle(self) -> None:
         """End the uploads under way behind the piece that is being sent, so that what links counted is accounted for."""
@@ -99,6 +99,14 @@ class Uploading:
         for server in self._held:
             with suppress(TestbedError, NodeError, TimeoutError):
                 await self._fleet.clients[server].call("hold", {"model": self._model.name, "vertices": None}, PATIENCE_S)
+
+    async def _try(self, job: _Job) -> None:
+        """Upload for one device; where it or its server is lost, what has not arrived stays away."""
+        try:
+            await self._upload(job)
+        except AgentError:
+            if not self._fleet.recovery:
+                raise
 
     async def _upload(self, job: _Job) -> None:
         for number, part in enumerate(job.parts):

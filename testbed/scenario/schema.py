@@ -233,3 +233,8 @@ class Scenario(Table):
     def recovers(self) -> Mode:
         """What is done about hosts that are lost."""
         return self.recovery.mode or ("resume" if self.fault else "none")
+
+    @property
+    def faulty(self) -> bool:
+        """Whether anything may go wrong on purpose, or is recovered from: results then say more."""
+        return bool(self.fault) or self.recovers != "none"
