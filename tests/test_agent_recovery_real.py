@@ -127,3 +127,30 @@ def test_a_request_goes_on_over_sockets_on_the_real_clock(tmp_path: Path) -> Non
             assert same_within(done, await whole(agents), 1e-5)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["corrupt", "truncate"])
+@pytest.mark.parametrize(("sender", "receiver"), [("d1", "e1"), ("e1", "c1"), ("c1", "d1"), ("e1", "e2"), ("e2", "e1")])
+def test_a_request_goes_on_after_a_spoilt_frame(how: str, sender: str, receiver: str, tmp_path: Path) -> None:
+    """Nobody is dead: the connection is, and what was on it; the same hosts go on from what they have."""
+
+    async def main() -> None:
+        async with rig(tmp_path, {GRAPH.name: model()}, NAMES, faults=True) as agents:
+            await agents.configure(tensors="real", mode="measured", recovery=True)
+            old = tiled(GRAPH, STACK, ("e1", "e2"))
+            assert (await agents.remotes[sender].ask("spoil", peer=receiver, how=how)).kind == "ok"
+            await begin(agents, old)
+            (told,) = await agents.remotes["d1"].wait(1, ["stranded"])
+            assert told.fields["lost"] in (sender, receiver)
+            plan, answers = await go_on(agents, GRAPH, old, replace(old, epoch=2), 1, seed=SEED, also=NAMES)
+            assert {answer.kind for answer in answers} == {"ok"}
+            (done,) = await agents.remotes["d1"].wait()
+            assert (done.kind, done.fields["epoch"]) == ("done", 2), done.fields
+            assert same_within(done, await whole(agents), 1e-5)
+            assert 0 in plan.done or (sender, receiver) in (("d1", "e1"), ("e1", "d1"))
+            for name, remote in agents.remotes.items():
+                assert (await remote.ask("ping", over=[1])).kind == "ok"
+                figures = (await remote.ask("stats")).fields
+                assert (figures["active"], figures["kept"]) == (0, 0), name
+
+    asyncio.run(main())
