@@ -15,6 +15,7 @@ from d3node.channel import Channel, Message
 from d3node.errors import ChannelError, NodeError
 from testbed.backends.base import Session
 from testbed.errors import AgentError
+from testbed.orchestrator.overload import in_flight
 from testbed.scenario.schema import Scenario
 
 CALL_DEADLINE_S = 120.0
@@ -208,6 +209,7 @@ class Fleet:
             "route": scenario.network.route,
             "input_encoding": scenario.model.input_encoding,
             **({"recovery": True} if self.recovery else {}),
+            **in_flight(scenario, self.session.layout.by_name[host]),
         }
 
     async def call_all(self, hosts: Iterable[str], kind: str, fields: Mapping[str, dict[str, Any]]) -> dict[str, Message]:

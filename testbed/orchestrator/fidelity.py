@@ -31,14 +31,16 @@ BACKBONE_FREE_BYTES = 4096
 
 @dataclass
 class PairFacts:
-    """What is known of one (model, planner) session when it is over. `cut_short`: answered without waiting for hosts whose bytes
-    may have travelled all the same (`fallback`, `absent_devices` of inferences.csv)."""
+    """What is known of one (model, planner) session when it is over. `cut_short`: ended without waiting for hosts whose bytes
+    may have travelled all the same (`fallback`, `absent_devices` of inferences.csv). `shed`: refused because there were too many;
+    not among the `failed`."""
 
     model: str
     planner: str
     requests: int = 0
     over: int = 0
     failed: int = 0
+    shed: int = 0
     cut_short: int = 0
     stray_ends: int = 0
     missing_reports: int = 0
@@ -76,13 +78,16 @@ def _level(value: float, bounds: tuple[float, float]) -> Level:
 
 def _failure_level(facts: PairFacts) -> Level:
     """Latencies of a session in which requests failed are those of the others only; one without an answer has none at all."""
-    return "ok" if facts.failed == 0 else "rejected" if facts.failed >= facts.requests else "degraded"
+    if facts.requests and facts.failed + facts.shed >= facts.requests:
+        return "rejected"
+    return "degraded" if facts.failed else "ok"
 
 
 def invariants_of(facts: PairFacts) -> list[Invariant]:
     """The orchestrator's invariants of one session."""
     share = facts.overrun_s / facts.compute_s if facts.compute_s > 0.0 else 0.0
     failed = facts.failed / facts.requests if facts.requests else 0.0
+    refused = f", {facts.shed} shed" if facts.shed else ""
     lost = facts.requests - facts.over + facts.stray_ends
     gap_at = max(facts.gaps, key=lambda name: facts.gaps[name], default="")
     gap = facts.gaps.get(gap_at, 0.0)
@@ -92,7 +97,11 @@ def invariants_of(facts: PairFacts) -> list[Invariant]:
     return [
         Invariant("answers", "rejected" if facts.wrong else "ok", float(facts.wrong), 0.0, wrong),
         Invariant(
-            "failed_requests", _failure_level(facts), failed, 0.0, f"share of requests: {facts.failed} of {facts.requests} failed"
+            "failed_requests",
+            _failure_level(facts),
+            failed,
+            0.0,
+            f"share of requests: {facts.failed} of {facts.requests} failed{refused}",
         ),
         Invariant("one_ending_each", "rejected" if lost else "ok", float(lost), 0.0, "requests without an end, or with a second"),
         Invariant(

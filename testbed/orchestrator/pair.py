@@ -13,7 +13,7 @@ from typing import Any
 from d3node.errors import NodeError
 from testbed.backends.base import Settles
 from testbed.errors import AgentError, RunError, TestbedError
-from testbed.orchestrator import joint, live, rows, steps
+from testbed.orchestrator import joint, live, overload, rows, steps
 from testbed.orchestrator.account import Ledger
 from testbed.orchestrator.faults import Faults, Outage
 from testbed.orchestrator.fidelity import PairFacts
@@ -72,7 +72,8 @@ class PairRun:
         recovery = self._recovery
         told = () if recovery is None else (recovery.reach, recovery.healed)
         self._probing = Probing(stage, self._names, self._ledger, self.observer, *told)
-        self.tracker = Tracker(stage.fleet, stage.epochs, self._scenario.requests.deadline, self._over)
+        requests = self._scenario.requests
+        self.tracker = Tracker(stage.fleet, stage.epochs, requests.deadline, self._over, requests.queue)
         whole = False
         stage.fleet.on_push = self._push
         stage.fleet.on_lost = self._lost
@@ -137,9 +138,13 @@ class PairRun:
                 await sleep_until(self._start + moment)
                 await self._submit(device, number, False, self._start + moment)
             return
+        refusals = 0
         for number in range(requests.count):
             request = await self._submit(device, number, False, self._loop.time())
             await request.ended.wait()
+            refusals = refusals + 1 if request.error in overload.REFUSED else 0
+            if refusals:
+                await asyncio.sleep(overload.pause_s(refusals))
             if requests.think_time > 0.0:
                 await asyncio.sleep(requests.think_time)
 
@@ -152,7 +157,9 @@ class PairRun:
         epoch, recovery = self.planners[device].epoch, self._recovery
         seed, sent = input_seed(self._scenario, number), self._ledger.weights_bytes
         request = self.tracker.expect(number, device, epoch, seed, warmup, due_at, sent)
-        if recovery is not None and not recovery.usable(device):
+        if request.ended.is_set():
+            pass  # shed
+        elif recovery is not None and not recovery.usable(device):
             recovery.hold_back(request)
         else:
             await self.tracker.start(request, epoch)
@@ -179,7 +186,10 @@ class PairRun:
         name = self.model.name
         facts = self.facts
         verdict = None
-        if request.error:
+        if request.error in overload.REFUSED:
+            facts.shed += 1
+            facts.cut_short += request.error != overload.SHED
+        elif request.error:
             facts.failed += 1
         else:
             if request.fallback or request.absent or request.recoveries:

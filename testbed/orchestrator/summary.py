@@ -16,6 +16,7 @@ from statistics import fmean, median
 from typing import Any
 
 from testbed.errors import InputError
+from testbed.orchestrator.overload import REFUSED
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class PairSummary:
 
     Over answers: `accuracy` is the share that finds the input's label (NaN without a data set), `agreement` the share of a lossy
     planner's that agree with the whole model's best class, `local_share` and `exit_shares` where those of plans with exits were
-    made; `fallbacks` were the device's own because the others took too long.
+    made; `fallbacks` were the device's own because the others took too long. `shed`: those of the `failed` that were refused
+    because there were too many.
     """
 
     model: str
@@ -58,6 +60,7 @@ class PairSummary:
     local_share: float = math.nan
     exit_shares: dict[str, float] = field(default_factory=dict)
     fallbacks: int = 0
+    shed: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class _Pair:
     latencies: list[float] = field(default_factory=list)
     backbone: list[int] = field(default_factory=list)
     failed: int = 0
+    shed: int = 0
     wrong: int = 0
     max_rel_error: float = 0.0
     told: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in _TOLD})
@@ -185,6 +189,7 @@ def summarise_rows(
             continue
         if row["error"]:
             pair.failed += 1
+            pair.shed += row["error"] in REFUSED
             continue
         pair.latencies.append(float(row["latency_s"]))
         pair.backbone.append(int(row["backbone_bytes"]))
@@ -239,6 +244,7 @@ def _summary(key: tuple[str, str], pair: _Pair, means: dict[tuple[str, str], flo
         local_share=_share(pair.told["local_answer"]),
         exit_shares={e: pair.told["exit"].count(e) / len(pair.told["exit"]) for e in sorted(set(pair.told["exit"]))},
         fallbacks=pair.told["fallback"].count("true"),
+        shed=pair.shed,
     )
 
 

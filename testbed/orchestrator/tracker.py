@@ -15,6 +15,7 @@ from d3node.channel import Message, Payload
 from testbed.errors import AgentError
 from testbed.orchestrator.control import Fleet
 from testbed.orchestrator.epochs import Epoch, Epochs
+from testbed.orchestrator.overload import SHED, Intake
 
 DEADLINE_MARGIN_S = 5.0
 """The device ends a request at its deadline; only this much later the orchestrator gives it up by itself."""
@@ -57,6 +58,7 @@ class Request:
     recoveries: int = 0
     recovered_s: float = 0.0
     lost_at: float | None = None
+    admitted: bool = False
 
     @property
     def listed(self) -> int:
@@ -65,14 +67,19 @@ class Request:
 
 
 class Tracker:
-    """Submits requests and follows them. `on_over(request)` is called once per request, in the order of their completion."""
+    """Submits requests and follows them. `on_over(request)` is called once per request, in the order of their completion.
 
-    def __init__(self, fleet: Fleet, epochs: Epochs, deadline_s: float, on_over: Callable[[Request], None]) -> None:
+    `queue`: how many requests of a device may be under way (None: any number); one more ends at once with `Shed`."""
+
+    def __init__(
+        self, fleet: Fleet, epochs: Epochs, deadline_s: float, on_over: Callable[[Request], None], queue: int | None = None
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._fleet = fleet
         self._epochs = epochs
         self._deadline_s = deadline_s
         self._on_over = on_over
+        self._intake = Intake(queue)
         self._flying: dict[int, Request] = {}
         self._ids = count(1)
         self._empty = asyncio.Event()
@@ -89,13 +96,14 @@ class Tracker:
     ) -> Request:
         """Take a request on and start it."""
         request = self.expect(number, device, epoch, seed, warmup, due_at, weights_bytes)
-        await self.start(request, epoch)
+        if not request.ended.is_set():
+            await self.start(request, epoch)
         return request
 
     def expect(
         self, number: int, device: str, epoch: Epoch, seed: int, warmup: bool, due_at: float, weights_bytes: int = 0
     ) -> Request:
-        """Take a request on; it is `start`ed, or ended by `end`."""
+        """Take a request on; it is `start`ed, or ended by `end`, as it has been on return where the device has too many."""
         request = Request(
             wire_id=next(self._ids),
             number=number,
@@ -112,6 +120,10 @@ class Tracker:
         self._empty.clear()
         self._epochs.enter(epoch)
         self.submitted += 1
+        if (text := self._intake.admit(device)) is None:
+            request.admitted = True
+        else:
+            self.end(request, SHED, text, request.submitted_at)
         return request
 
     async def start(self, request: Request, epoch: Epoch) -> None:
@@ -235,6 +247,9 @@ class Tracker:
     def end(self, request: Request, error: str, text: str, at: float) -> None:
         """A request has ended: at loop time `at`, without an error or with one."""
         request.error, request.error_text, request.done_at = error, text, at
+        if request.admitted:
+            self._intake.leave(request.device)
+            request.admitted = False
         request.ended.set()
         if request.timer is not None:
             request.timer.cancel()

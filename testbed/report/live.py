@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from testbed.orchestrator.overload import REFUSED
+
 WINDOW_S = 10.0
 """Scenario seconds that utilisation is taken over."""
 KEPT_S = 120.0
@@ -170,7 +172,8 @@ class Live:
             self.latencies.append(event["latency_s"])
         if event["error"]:
             self.failed += not event["warmup"]
-            self._say(event["at_s"], f"request {event['request']} of {event['device']} failed: {event['error']}")
+            ended = "was shed" if event["error"] in REFUSED else "failed"
+            self._say(event["at_s"], f"request {event['request']} of {event['device']} {ended}: {event['error']}")
 
     def _on_upload(self, event: Mapping[str, Any]) -> None:
         self._say(event["end_s"], "a part of the model has arrived at a server")

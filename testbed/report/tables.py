@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from testbed.orchestrator.overload import REFUSED
 from testbed.orchestrator.summary import PairSummary, RunSummary
 from testbed.report import units
 from testbed.report.run import Run
@@ -117,7 +118,8 @@ def failure_lines(run: Run) -> Iterator[str]:
     """Why measured requests failed: a line per model, planner and kind of error, with the first one's words."""
     failed = run.measured[run.measured["error"].notna()]
     for (model, planner, error), rows in failed.groupby(["model", "planner", "error"], sort=False):
-        words = f"{model} by {planner}: {len(rows)} failed with {error}: {rows['error_text'].iloc[0]}"
+        ended = "shed" if error in REFUSED else "failed"
+        words = f"{model} by {planner}: {len(rows)} {ended} with {error}: {rows['error_text'].iloc[0]}"
         yield f"[red]{escape(words)}[/]"
 
 
@@ -179,7 +181,7 @@ def _share(value: float) -> str:
 
 def _answers(pair: PairSummary) -> str:
     """How many requests were answered, and of lossy planners how many of the answers agree with the whole model's."""
-    text = f"{pair.requests - pair.failed}/{pair.requests}"
+    text = f"{pair.requests - pair.failed}/{pair.requests}" + (f", {pair.shed} shed" if pair.shed else "")
     if pair.lossy:
         text += "" if math.isnan(pair.agreement) else f", {pair.agreement:.0%} agree"
         return text + (f", {pair.fallbacks} fallback" if pair.fallbacks else "")

@@ -77,6 +77,11 @@ class HostTable(Table):
     memory: Size | None = Field(
         default=None, gt=0.0, description="limit for parameters and tensors of a plan's part; none if absent"
     )
+    in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        description="requests that it takes part in at a time; more are refused by name (error `Overloaded`). 16384 if absent",
+    )
     cpus: float | None = Field(
         default=None,
         ge=0.001,
@@ -134,6 +139,11 @@ class RequestsTable(Table):
     warmup: int = Field(default=1, ge=0, description="requests before the measured ones, to warm connections")
     deadline: Duration = Field(
         default=60.0, gt=0.0, description="a request ends with an error after this long", validate_default=False
+    )
+    queue: int | None = Field(
+        default=None,
+        ge=1,
+        description="requests of a device that may be in flight or waiting; more are shed (error `Shed`). No bound if absent",
     )
     distinct_inputs: int = Field(default=2, ge=1, description="different images, sent in turn")
     origins: int | None = Field(
