@@ -44,7 +44,7 @@ class Origin(Lead):
             self._insurance = self.world.loop.call_later(self.epoch.plan.fallback_s, self._insure)
 
     def succeed(self, old: Origin, deadline_s: float) -> None:
-        """Take the place of the same request under an earlier epoch: it was submitted then, and must be done no later than then."""
+        """Take the place of the same request under an earlier epoch: submitted then, it must be done no later than then."""
         self.submitted_at, self.created, self.deadline_s = old.submitted_at, old.created, old.deadline_s
         self.limit(min(deadline_s, old.submitted_at + old.deadline_s - self.world.loop.time()))
 

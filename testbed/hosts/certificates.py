@@ -73,7 +73,8 @@ def names_of(path: Path) -> list[str]:
 def days_left(path: Path) -> float:
     """Days until a certificate is no longer valid (negative after that). Raises InventoryError."""
     _need_cryptography()
-    return (_certificate(path).not_valid_after_utc - datetime.datetime.now(datetime.UTC)) / datetime.timedelta(days=1)
+    left: datetime.timedelta = _certificate(path).not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    return left / datetime.timedelta(days=1)
 
 
 def _authority() -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
