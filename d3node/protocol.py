@@ -47,10 +47,11 @@ says `stranded` once for each epoch, keeps what it has, and waits for `resume`. 
 whose plan says what is `done`; `provide` are the tensors that this host holds and must provide, `was` is the epoch until now,
 which ends there with its report. The device gets `resume` first (`deadline_s` is what is left of its time), then every leading
 host that provides something; other hosts of the old epoch may get it, with nothing to provide. With other devices' views, coded
-tensors, exits or two ways nothing is ever `held`: such a request begins again from its input, under a plan without `done`. A hand
-whose leader is lost is dropped. While no orchestrator is connected, events wait for the next `configure`. `fresh` there: every
-request, epoch and kept tensor is dropped first, without a word (this host was taken for dead). Requests have numbers of their
-own within a run. `route` in `install` holds for this plan, instead of that of `configure`.
+tensors, exits or two ways nothing is ever `held`: such a request begins again from its input, under a plan without `done` (other
+devices get `submit` again, after `resume`). A hand whose leader is lost is dropped. While no orchestrator is connected, events
+wait for the next `configure`. `fresh` there: every request, epoch and kept tensor is dropped first, without a word (this host was
+taken for dead). Requests have numbers of their own within a run. `route` in `install` holds for this plan, instead of that of
+`configure`.
 
 A host that has a part in `in_flight` requests (`d3node.bounds` where it is left out) takes no more: the request fails on its
 device with Overloaded.

@@ -88,10 +88,11 @@ class Recovery:
         if was == number:
             raise PlanError(f"request {request!r} can go on under another epoch than {was} only")
         epoch, old = requests.epochs.get(number), requests.leads.get((was, request))
-        if epoch is None or epoch.tier is None:
-            if provide:
-                text = "is not installed" if epoch is None else "gives no tier to lead"
-                raise PlanError(f"epoch {number} {text} on {requests.name}, which is to provide tensors for it")
+        asks = isinstance(old, Origin)
+        if epoch is None or epoch.tier is None or (asks and epoch.device != requests.name):
+            if provide or asks:
+                text = "is not installed" if epoch is None else "gives no tier to lead" if epoch.tier is None else "is another's"
+                raise PlanError(f"epoch {number} {text} on {requests.name}, which is to go on with request {request!r} under it")
             self._end_part((was, request))
             return
         if epoch.device == requests.name and not (isinstance(old, Origin) and old.settled is None):
@@ -102,8 +103,6 @@ class Recovery:
         self._end_part((was, request))
         if isinstance(old, Origin):
             self._go_on(old, epoch, tensors, seed, deadline_s)
-        elif requests.name in epoch.contributors:
-            requests.take_part(Lead(requests, epoch, request), seed)
         elif tensors and not requests.is_cancelled((number, request)):
             lead = requests.leads.get((number, request))  # its tensors may have been faster than this
             if lead is None:

@@ -91,7 +91,7 @@ class Requests:
         """Begin a request on this device. It ends with one `done` or `failed`, whatever happens."""
         epoch = self.epochs.get(number)
         if epoch is not None and self.name in epoch.contributors:
-            return self.take_part(Lead(self, epoch, request), seed)
+            return self._take_part(Lead(self, epoch, request), seed)
         if epoch is None or epoch.device != self.name:
             text = f"epoch {number} is not installed" if epoch is None else f"epoch {number} is a plan for {epoch.device}"
             return self._stillborn(request, number, PlanError(f"{text} on {self.name}"))
@@ -103,7 +103,7 @@ class Requests:
         self.register(self.leads, origin)
         return self.with_image(origin, seed, origin.begin)
 
-    def take_part(self, lead: Lead, seed: int) -> None:
+    def _take_part(self, lead: Lead, seed: int) -> None:
         """Contribute this device's view of the input to a request of another device."""
         if lead.key not in self._cancelled and lead.key not in self.leads:
             self.register(self.leads, lead)

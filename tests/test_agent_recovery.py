@@ -286,6 +286,25 @@ def test_what_cannot_go_on_is_refused_in_words_and_nothing_changes(change: dict[
     simulate(test)
 
 
+def test_a_device_goes_on_under_a_plan_of_its_own_only() -> None:
+    async def test(agents: Rig) -> None:
+        await install(agents, OLD["parts"])
+        await agents.install(
+            GRAPH, replace(three_way(GRAPH, 4), hosts={"device": "e3", "edge": "d1", "cloud": "c1"}), 1.0, ["d1"]
+        )
+        await submit(agents, 1)
+        await asyncio.sleep(0.5)
+        for number, text in ((2, "is not installed on d1"), (4, "is another's on d1")):
+            what = {"request": 1, "was": 1, "epoch": number, "provide": [], "input": 0, "deadline_s": 10.0}
+            reply = await agents.remotes["d1"].ask("resume", **what)
+            assert (reply.kind, reply.fields["error"]) == ("refused", "PlanError")
+            assert text in reply.fields["text"]
+        assert [(e.kind, e.fields["epoch"]) for e in await agents.remotes["d1"].wait()] == [("done", 1)]
+        await nothing_is_left(agents, 1)
+
+    simulate(test)
+
+
 def test_a_host_that_was_taken_for_dead_and_wakes_up_counts_for_nothing() -> None:
     """It computes on, answers and reports under the old epoch; nobody listens. Then it begins anew and is used again."""
 
@@ -399,6 +418,8 @@ def test_plans_that_cannot_be_gone_on_with_begin_again_from_the_input(kind: str)
             what = {"request": 1, "was": 1, "epoch": 2, "input": 0, "deadline_s": 90.0}
             reply = await agents.remotes[device].ask("resume", provide=[], **what)
             assert reply.kind == "ok", reply
+        for device in devices[1:]:
+            await agents.remotes[device].tell("submit", request=1, epoch=2, input=0, deadline_s=90.0)
         (done,) = await agents.remotes["d1"].wait()
         assert (done.kind, done.fields["epoch"]) == ("done", 2)
         await asyncio.sleep(20)
