@@ -202,6 +202,31 @@ def test_a_trace_of_cpu_shares_moves_the_quota() -> None:
 
 
 @pytest.mark.emulation
+@pytest.mark.slow
+def test_traces_and_slow_faults_of_a_run_move_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = tmp_path / "busy.csv"
+    trace.write_text("time_s,cpu_share\n0,1.0\n0.3,0.5\n100,0.5\n")
+    asked = scenario(
+        {},
+        hosts={"cloud": {"cpus": 0.8, "trace": str(trace)}},
+        fault=[{"kind": "slow", "host": "c1", "factor": 4, "at": "0.6 s"}],
+        requests={"arrival": "fixed", "rate": "10 /s", "count": 12},
+        planning={"planners": ["cloud-only"], "replan": "never"},
+    )
+    found: list[tuple[int, int]] = []
+    share = CpuLimits.share
+
+    def seen(limits: CpuLimits, host: str, value: float) -> None:
+        share(limits, host, value)
+        found.append(limits.read_back(host))
+
+    monkeypatch.setattr(CpuLimits, "share", seen)
+    run(asked, MininetBackend(), tmp_path / "run")
+    for quota in (8_000, 4_000, 1_000):  # all of it, half, and a quarter of the half
+        assert quota in [own for own, period in found if period == 10_000]
+
+
+@pytest.mark.emulation
 def test_groups_of_a_killed_testbed_are_removed_by_the_next() -> None:
     code = (
         "import asyncio, sys\nsys.path[:0] = ['tests']\nfrom test_cpu_limits import scenario\n"

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from testbed import registry
 from testbed.backends import cgroups, isolation
 from testbed.errors import BackendError
 from testbed.scenario.links import ResolvedLink
@@ -102,14 +103,23 @@ def missing(scenario: Scenario, links: Mapping[str, ResolvedLink]) -> list[str]:
 
 
 def slowed(scenario: Scenario) -> list[str]:
-    """Why hosts cannot be slowed down, where a fault does so."""
-    hosts = sorted({str(fault.host) for fault in scenario.fault if fault.kind == "slow"})
-    if not hosts or scenario.compute.mode == "modelled":
+    """Why hosts cannot be slowed down, where a fault does so. Those whose CPUs are limited get a smaller quota."""
+    if scenario.compute.mode == "modelled":
+        return []
+    hosts = sorted({str(fault.host) for fault in scenario.fault if fault.kind == "slow"} - _limited(scenario))
+    if not hosts:
         return []
     return [
         f"a fault slows {', '.join(hosts)} down, but measured computing lasts as long as it takes: "
-        'set compute.mode = "modelled" (after `testbed profile`, if this machine\'s own times are wanted), or leave it out'
+        'give it hosts.TIER.cpus, set compute.mode = "modelled" (after `testbed profile`, if this machine\'s own times are wanted), '
+        "or leave the fault out"
     ]
+
+
+def _limited(scenario: Scenario) -> set[str]:
+    """Hosts whose CPUs the scenario limits."""
+    keys = {key for key, table in scenario.hosts.items() if table.cpus is not None}
+    return {host.name for host in registry.layout(scenario.topology).hosts if keys & {host.tier, host.name}} if keys else set()
 
 
 def _missing_cpus(scenario: Scenario) -> list[str]:
