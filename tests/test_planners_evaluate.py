@@ -134,17 +134,22 @@ def test_a_stack_by_hand() -> None:
     assert found.busy_s == pytest.approx({"e1": leader, "e2": (0.001 + 0.080 / 2) / 2})
 
 
-def test_gathered_tiles_queue_for_the_leaders_link() -> None:
-    """Two workers of equal speed finish their tiles almost together; the second answer waits behind the first."""
+def test_tiles_share_the_leaders_link_both_ways() -> None:
+    """Two workers: both are sent to at once, the smaller region is through when it and as much of the larger one are; the second
+    answer waits for its share of the link."""
     problem = one_convolution()
     path = Path(1e5, 0.0)
     network = replace(problem.network, lan={"e2": path, "e3": path})
     problem = replace(problem, costs=Costs(problem.costs.tiers, {}), network=network, edge_hosts=("e1", "e2", "e3"))
     stack = Stack((1,), (3, 1), (Tile("e1", (0, 2), (0, 8)), Tile("e2", (2, 5), (0, 8)), Tile("e3", (5, 8), (0, 8))))
-    send = wire(4 * 4 * 8 * 5), wire(4 * 4 * 8 * 4)
-    done = send[0] / 1e5 + 0.031, (send[0] + send[1]) / 1e5 + 0.031
-    back = done[0] + wire(384) / 1e5
-    assert stack_times(problem, stack).total_s == pytest.approx(max(back, done[1]) + wire(384) / 1e5)
+    large, small = wire(4 * 4 * 8 * 5), wire(4 * 4 * 8 * 4)
+    ready = {"e2": (large + small) / 1e5, "e3": 2 * small / 1e5}
+    times = {t.host: t for t in stack_times(problem, stack).tiles}
+    assert {host: times[host].ready_s for host in ready} == pytest.approx(ready)
+    alone = ready["e2"] - ready["e3"]  # as long as e3's answer has the link to itself; then e2's takes half of it
+    left = wire(384) / 1e5 - alone
+    assert times["e3"].back_s == pytest.approx(ready["e2"] + 0.031 + 2 * left)
+    assert times["e2"].back_s == pytest.approx(ready["e3"] + 0.031 + 2 * wire(384) / 1e5)
 
 
 def test_empty_tiles_cost_nothing() -> None:

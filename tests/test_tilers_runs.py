@@ -67,6 +67,23 @@ def test_a_run_takes_as_long_as_was_predicted_where_messages_share_a_slow_link(t
         assert float(row["latency_s"]) == pytest.approx(told[row["planner"]], rel=0.05), row["planner"]
 
 
+@pytest.mark.parametrize("rate", ["10 Mbit/s", "30 Mbit/s", "100 Mbit/s", "1 Gbit/s"])
+def test_maps_that_go_through_the_leader_take_as_long_as_predicted_on_any_lan(rate: str, tmp_path: Path) -> None:
+    """Four unequal hosts: what the leader sends out shares his link, which made predictions a sixth too short."""
+    links = {
+        "access": {"rate": "84.95 Mbit/s"},
+        "lan": {"rate": rate, "delay": "0.2 ms"},
+        "backbone": {"rate": "30 Mbit/s", "delay": "10 ms"},
+    }
+    options = {"modnn_exchange": "maps", "aofl_exchange": "maps"}
+    planning = {"planners": list(TILERS), "replan": "never", "knowledge": "true", "options": options}
+    known = edge_scenario("alexnet", links=links, planning=planning, requests={"count": 1, "warmup": 2})
+    run(known, SimBackend(), tmp_path / "run")
+    told = predictions(tmp_path / "run")
+    for row in rows(tmp_path / "run"):
+        assert float(row["latency_s"]) == pytest.approx(told[row["planner"]], rel=0.01), row["planner"]
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"modnn_exchange": "maps", "aofl_exchange": "borders", "reuse": "off"}, {"stealing": "off", "edge_part": "hpa"}],

@@ -16,7 +16,7 @@ from itertools import count
 
 from testbed.costs.network import MESSAGE_HEADER_BYTES, Path, frame_bytes
 from testbed.planners.base import Problem
-from testbed.planners.tiling import lan_path
+from testbed.planners.tiling import lan_path, leader_bps
 
 Call = Callable[[], None]
 
@@ -130,9 +130,9 @@ class Lan:
         return rates
 
     def _rate(self, host: str) -> float:
-        """Of a host's link. Paths to the leader are all that is known: its link is at least as fast as the fastest of them."""
+        """Of a host's link."""
         if host == self._leader:
-            return max(max(path.rate_bps for path in self._problem.network.lan.values()), 1e3)
+            return leader_bps(self._problem)
         return max(lan_path(self._problem, host).rate_bps, 1e3)
 
     def _at(self, time: float, call: Call) -> None:

@@ -1,7 +1,8 @@
 """What one stack of tiles costs: the VSM cost model, for a stack that is given.
 
-The leader sends every other host the regions that its tile reads (one message a tile, one after the other through the
-leader's LAN link), all hosts compute their tiles, and the tiles of the output map come back through the same link. A tile
+The leader sends every other host the regions that its tile reads, all at once: they share the leader's LAN link, so on a slow
+LAN nobody has his before the others (`fair_link.py`). All hosts compute their tiles, and the tiles of the output map come back
+through the same link, the other way. A tile
 pays the fixed cost of every operator and the scaled cost of the area that it really computes, its halo included. Choosing
 stacks is in `vsm.py`, which prices thousands of them at once with the same model; the tests hold the two together.
 """
@@ -17,6 +18,7 @@ from testbed.costs.network import MESSAGE_HEADER_BYTES, Path, frame_bytes
 from testbed.costs.table import Costs
 from testbed.errors import PlannerError
 from testbed.planners.base import Problem
+from testbed.planners.fair_link import Message, through_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,50 +80,49 @@ def serialise_s(path: Path, payload_bytes: float) -> float:
     return 8.0 * frame_bytes(payload_bytes + MESSAGE_HEADER_BYTES) / max(path.rate_bps, 1e3)
 
 
+def leader_bps(problem: Problem) -> float:
+    """Rate of the leader's LAN link. Paths to the leader are all that is known: at least that of the fastest of them."""
+    return max(max((path.rate_bps for path in problem.network.lan.values()), default=0.0), 1e3)
+
+
 def stack_times(problem: Problem, stack: Stack) -> StackTimes:
     """Times of a stack by the cost model. Raises PlannerError for a host without a LAN path."""
     graph, leader = problem.graph, problem.hosts["edge"]
-    uplink = 0.0
-    free: dict[str, float] = {}
-    computed: list[TileTimes] = []
-    for index, tile in enumerate(stack.tiles):
-        if tile.empty:
-            continue
-        compute_s = tile_s(graph, problem.costs, stack, tile)
-        ready, scatter, gather = 0.0, 0, 0
+    tiles = [(index, tile) for index, tile in enumerate(stack.tiles) if not tile.empty]
+    paths = {tile.host: lan_path(problem, tile.host) for _, tile in tiles if tile.host != leader}
+    rates = {host: max(path.rate_bps, 1e3) for host, path in paths.items()}
+    scatter, gather = {}, {}
+    for index, tile in tiles:
         if tile.host != leader:
-            path = lan_path(problem, tile.host)
             read = reverse(graph, stack.vertices, (tile.rows, tile.columns)).read
-            scatter = round(sum(area(box) * bytes_per_position(graph, u) for u, box in read.items()))
-            gather = round(area((tile.rows, tile.columns)) * bytes_per_position(graph, stack.output))
-            uplink += serialise_s(path, scatter)
-            ready = uplink + path.delay_s
-        done = max(ready, free.get(tile.host, 0.0)) + compute_s
-        free[tile.host] = done
-        computed.append(TileTimes(index, tile.host, ready, done, done, compute_s, scatter, gather))
-    downlink = 0.0
-    finished: list[TileTimes] = []
-    for times in sorted(computed, key=lambda t: (t.done_s + _delay(problem, t.host, leader), t.tile)):
-        if times.host == leader:
-            finished.append(times)
-            continue
-        path = lan_path(problem, times.host)
-        downlink = max(downlink, times.done_s + path.delay_s) + serialise_s(path, times.gather_bytes)
-        finished.append(
-            TileTimes(
-                times.tile,
-                times.host,
-                times.ready_s,
-                times.done_s,
-                downlink,
-                times.compute_s,
-                times.scatter_bytes,
-                times.gather_bytes,
-            )
+            scatter[index] = round(sum(area(box) * bytes_per_position(graph, u) for u, box in read.items()))
+            gather[index] = round(area((tile.rows, tile.columns)) * bytes_per_position(graph, stack.output))
+    sent = _through(problem, rates, [(stack.tiles[i].host, 0.0, size) for i, size in scatter.items()])
+    ready = {i: at + paths[stack.tiles[i].host].delay_s for i, at in zip(scatter, sent, strict=True)}
+    free: dict[str, float] = {}
+    compute, done = {}, {}
+    for index, tile in sorted(tiles, key=lambda found: (ready.get(found[0], 0.0), found[0])):
+        compute[index] = tile_s(graph, problem.costs, stack, tile)
+        done[index] = free[tile.host] = max(ready.get(index, 0.0), free.get(tile.host, 0.0)) + compute[index]
+    arriving = [(stack.tiles[i].host, done[i] + paths[stack.tiles[i].host].delay_s, size) for i, size in gather.items()]
+    back = dict(zip(gather, _through(problem, rates, arriving), strict=True))
+    times = tuple(
+        TileTimes(
+            i,
+            tile.host,
+            ready.get(i, 0.0),
+            done[i],
+            back.get(i, done[i]),
+            compute[i],
+            scatter.get(i, 0),
+            gather.get(i, 0),
         )
-    finished.sort(key=lambda t: t.tile)
-    return StackTimes(max((t.back_s for t in finished), default=0.0), tuple(finished))
+        for i, tile in tiles
+    )
+    return StackTimes(max((t.back_s for t in times), default=0.0), times)
 
 
-def _delay(problem: Problem, host: str, leader: str) -> float:
-    return 0.0 if host == leader else lan_path(problem, host).delay_s
+def _through(problem: Problem, rates: dict[str, float], messages: list[tuple[str, float, int]]) -> list[float]:
+    """Seconds at which messages (host, ready, payload) have crossed the leader's link."""
+    sized = [Message(host, ready, 8.0 * frame_bytes(size + MESSAGE_HEADER_BYTES)) for host, ready, size in messages]
+    return through_s(sized, rates, leader_bps(problem))

@@ -21,14 +21,14 @@ import numpy.typing as npt
 from d3node.graph import INPUT, LayerGraph, Pair
 from d3node.intervals import grid_boxes
 from d3node.plan import Stack, Tile
-from testbed.costs.network import FRAME_OVERHEAD, MESSAGE_HEADER_BYTES, SEGMENT_PAYLOAD, Path
+from testbed.costs.network import FRAME_OVERHEAD, MESSAGE_HEADER_BYTES, SEGMENT_PAYLOAD
 from testbed.planners.base import Problem
+from testbed.planners.fair_link import Floats, all_through_s, evenly_through_s
 from testbed.planners.prices import EDGE, prices
 from testbed.planners.stack_candidates import candidates, walked_back
 from testbed.planners.tile_geometry import Grid, areas
-from testbed.planners.tiling import bytes_per_position
+from testbed.planners.tiling import bytes_per_position, leader_bps
 
-Floats = npt.NDArray[np.float64]
 _KEPT = 8
 
 
@@ -146,29 +146,77 @@ def stack_seconds(problem: Problem, grids: Sequence[Grid]) -> tuple[Floats, npt.
         speeds = np.array([problem.costs.speed.get(host, 1.0) for host in grid.hosts])
         used = made[:, start:stop] > 0
         compute = np.where(used, (fixed_s[:, None] + scaled_s[:, start:stop]) / speeds, 0.0)
-        paths = [problem.network.lan[host] for host in grid.hosts[1:]]
-        total = _makespan(compute, used, read[:, start:stop], written[:, start:stop], paths)
-        better = total < best
-        best[better], chosen[better] = total[better], index
+        needs = _Needs(compute, used, read[:, start:stop], written[:, start:stop])
+        link = _Link.of(problem, grid)
+        hopeful = np.flatnonzero(_at_least(needs, link) < best)
+        total = _makespan(needs.only(hopeful), link)
+        better = total < best[hopeful]
+        best[hopeful[better]], chosen[hopeful[better]] = total[better], index
         start = stop
     return best, chosen
 
 
-def _makespan(compute: Floats, used: npt.NDArray[np.bool_], read: Floats, written: Floats, paths: Sequence[Path]) -> Floats:
-    """`tiling.stack_times(..).total_s` of many stacks on one grid; column 0 is the leader's tile."""
-    rates = np.array([max(path.rate_bps, 1e3) for path in paths])
-    delays = np.array([path.delay_s for path in paths])
-    there = used[:, 1:]
-    scatter = np.where(there, 8.0 * _frames(np.rint(read[:, 1:])) / rates, 0.0)
-    done = np.cumsum(scatter, axis=1) + delays + compute[:, 1:]
-    ready = np.where(there, done + delays, np.inf)
-    gather = np.where(there, 8.0 * _frames(np.rint(written[:, 1:])) / rates, 0.0)
-    order = np.argsort(ready, axis=1, kind="stable")
-    ready, gather = np.take_along_axis(ready, order, axis=1), np.take_along_axis(gather, order, axis=1)
-    free = np.zeros(len(compute))
-    for j in range(ready.shape[1]):
-        back = np.isfinite(ready[:, j])
-        free[back] = np.maximum(free[back], ready[back, j]) + gather[back, j]
+@dataclass(frozen=True)
+class _Needs:
+    """Of many stacks on one grid, by tile (column 0 is the leader's): seconds to compute, whether there is anything, bytes read
+    and written."""
+
+    compute: Floats
+    used: npt.NDArray[np.bool_]
+    read: Floats
+    written: Floats
+
+    def only(self, rows: npt.NDArray[np.intp]) -> _Needs:
+        """Those of some stacks."""
+        return _Needs(self.compute[rows], self.used[rows], self.read[rows], self.written[rows])
+
+    def bits(self, payload: Floats) -> Floats:
+        """Bits on the wire of what the hosts other than the leader read or write."""
+        return np.where(self.used[:, 1:], 8.0 * _frames(np.rint(payload[:, 1:])), 0.0)
+
+
+@dataclass(frozen=True)
+class _Link:
+    """The leader's LAN link, and the paths to the other hosts of a grid."""
+
+    rate_bps: float
+    rates: Floats
+    delays: Floats
+
+    @classmethod
+    def of(cls, problem: Problem, grid: Grid) -> _Link:
+        """Of a grid's hosts but the leader."""
+        paths = [problem.network.lan[host] for host in grid.hosts[1:]]
+        rates = np.array([max(path.rate_bps, 1e3) for path in paths])
+        return cls(leader_bps(problem), rates, np.array([path.delay_s for path in paths]))
+
+
+def _at_least(needs: _Needs, link: _Link) -> Floats:
+    """Seconds that no stack can do without: of each tile with the link to itself; of all regions, and one tile after the last."""
+    scatter, there = needs.bits(needs.read), needs.used[:, 1:]
+    then = needs.compute[:, 1:] + 2.0 * link.delays + needs.bits(needs.written) / link.rates
+    alone = np.where(there, scatter / link.rates + then, 0.0).max(axis=1, initial=0.0)
+    least = np.where(there, then, np.inf).min(axis=1, initial=np.inf)
+    last = np.where(there.any(axis=1), scatter.sum(axis=1) / link.rate_bps + least, 0.0)
+    return cast(Floats, np.maximum(needs.compute[:, 0], np.maximum(alone, last)) * (1.0 - 1e-9))
+
+
+def _makespan(needs: _Needs, link: _Link) -> Floats:
+    """`tiling.stack_times(..).total_s` of many stacks on one grid."""
+    there, compute = needs.used[:, 1:], needs.compute
+    scatter, gather = needs.bits(needs.read), needs.bits(needs.written)
+    leader, alike = link.rate_bps, bool((link.rates == link.rate_bps).all())
+    sent = evenly_through_s(scatter, leader) if alike else all_through_s(np.zeros_like(scatter), scatter, link.rates, leader)
+    ready = np.where(there, sent + 2.0 * link.delays + compute[:, 1:], np.inf)
+    if alike:  # the link is busy as long as in any other order
+        order = np.argsort(ready, axis=1, kind="stable")
+        ready, gather = np.take_along_axis(ready, order, axis=1), np.take_along_axis(gather, order, axis=1)
+        free = np.zeros(len(compute))
+        for j in range(ready.shape[1]):
+            back = np.isfinite(ready[:, j])
+            free[back] = np.maximum(free[back], ready[back, j]) + gather[back, j] / leader
+    else:
+        free = np.where(there, all_through_s(ready, gather, link.rates, leader), 0.0).max(axis=1, initial=0.0)
     return cast(Floats, np.maximum(compute[:, 0], free))
 
 
