@@ -3,6 +3,7 @@
 #   make test [PYTEST_ARGS=...]    the whole test suite, fast part first
 #   make bench [ONLY=a,b]          the measured figures of README and docs
 #   make kernel                    build the kernel in virtual time that the vkernel backend boots (once, some minutes)
+#   make fuzz [INPUTS=1000000]     coverage-guided fuzzing of what unauthenticated peers reach (needs atheris)
 #   make docs                      the documentation site, into site/ (generated pages first; a dead link fails)
 #   make lint                      ruff and mypy, as in CI
 #   make format | notebooks | clean
@@ -14,14 +15,15 @@ PYTEST_ARGS ?=
 # A worker for each CPU, and a file of tests to one worker; with PYTEST_ARGS="-n 0" one test after the other. Emulation is never shared.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 ONLY ?=
+INPUTS ?= 1000000
 comma := ,
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench kernel docs lint format notebooks clean
+.PHONY: help setup run test bench fuzz kernel docs lint format notebooks clean
 
 help:
-	@sed -n '2,9s/^#//p' Makefile
+	@sed -n '2,10s/^#//p' Makefile
 
 setup:
 	@scripts/setup.sh
@@ -40,6 +42,9 @@ test: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks $(subst $(comma), ,$(ONLY))
+
+fuzz: setup
+	@$(BIN)/python scripts/fuzz/fuzz.py $(INPUTS)
 
 kernel: setup
 	@scripts/kernel.sh --must

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from d3node import train
+from d3node import pt2, train
 from d3node.errors import ModelError
 
 if TYPE_CHECKING:
@@ -224,7 +224,9 @@ def _file(source: str, weights: str | None) -> Loaded:
 
     try:
         with quiet():
-            exported = torch.export.load(source)
+            exported = pt2.load(source)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"model file {source!r} is not an exported program that this torch can read: {_first_line(error)}"
