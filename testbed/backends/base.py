@@ -118,6 +118,18 @@ class LimitsCpu(Protocol):
         ...
 
 
+@runtime_checkable
+class ManyMachines(Protocol):
+    """A session whose hosts have clocks of their own, and processors that may not round alike."""
+
+    answer_tolerance: float
+    """Largest difference of answers, relative to the largest magnitude, that this alone explains; 0.0 where all round alike."""
+
+    def clock_facts(self) -> dict[str, Any]:
+        """Offset, drift and uncertainty of each host's clock, for the manifest."""
+        ...
+
+
 @dataclass(frozen=True)
 class Support:
     """Whether a backend can run a scenario here; if not, why, and the ways out."""

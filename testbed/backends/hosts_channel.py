@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from d3node.channel import Channel, Message
+from d3node.channel import Channel, Message, Spoiling
 from d3node.errors import ChannelError
 from testbed.hosts.clocks import HostClock
 
 
 class HostChannel:
-    """A `Channel` around another. `models`: names on that host by the scenario's; `lost` is told why the channel has ended."""
+    """A `Channel` around another. `models`: names on that host by the scenario's; `lost` is told why the channel has ended.
+    `begun`: hosts that this run has configured before; at the first time an agent forgets what another run has left with it."""
 
     def __init__(
         self,
@@ -24,31 +25,26 @@ class HostChannel:
         clocks: Mapping[str, HostClock],
         models: Mapping[str, str],
         lost: Callable[[str, str], None],
+        begun: set[str],
     ) -> None:
         self.peer = inner.peer
+        self.bytes_sent = inner.bytes_sent
+        self.bytes_received = inner.bytes_received
         self._host = host
         self._inner = inner
         self._clocks = clocks
         self._models = models
         self._lost = lost
+        self._begun = begun
         self._asked: dict[Any, tuple[str, str]] = {}
-
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes of messages that were sent."""
-        return self._inner.bytes_sent
-
-    @property
-    def bytes_received(self) -> int:
-        """Bytes of messages that came."""
-        return self._inner.bytes_received
 
     async def send(self, message: Message) -> None:
         """See `Channel`."""
         fields = message.fields
         if message.kind in ("probe", "upload"):
             self._asked[fields["id"]] = message.kind, str(fields["peer"])
-        await self._inner.send(Message(message.kind, self._named(fields), message.payloads))
+        await self._inner.send(Message(message.kind, self._outgoing(message.kind, fields), message.payloads))
+        self.bytes_sent = self._inner.bytes_sent
 
     async def receive(self) -> Message:
         """See `Channel`; with times by our clock."""
@@ -57,7 +53,12 @@ class HostChannel:
         except ChannelError as error:
             self._lost(self._host, str(error))
             raise
+        self.bytes_received = self._inner.bytes_received
         return self._timed(message)
+
+    def spoil(self, how: Spoiling) -> None:
+        """See `Channel`."""
+        self._inner.spoil(how)
 
     async def close(self) -> None:
         """See `Channel`."""
@@ -67,7 +68,10 @@ class HostChannel:
         """See `Channel`."""
         self._inner.abort()
 
-    def _named(self, fields: dict[str, Any]) -> dict[str, Any]:
+    def _outgoing(self, kind: str, fields: dict[str, Any]) -> dict[str, Any]:
+        if kind == "configure" and self._host not in self._begun:
+            self._begun.add(self._host)
+            return {**fields, "fresh": True}
         if fields.get("model") in self._models:
             return {**fields, "model": self._models[fields["model"]]}
         plan = fields.get("plan")

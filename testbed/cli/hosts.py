@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from testbed.cli.app import app
-from testbed.cli.console import note, out, verb
+from testbed.cli.console import BAD_INPUT, OK, err, note, out, print_json, verb
+from testbed.cli.options import Json, Models, Overrides, scenario_of
 from testbed.errors import InputError
-from testbed.hosts import certificates, skeleton
+from testbed.hosts import certificates, inventory, skeleton
+from testbed.hosts.check import Findings
+from testbed.hosts.check import check as examine
+from testbed.report.units import rate
 
 hosts = typer.Typer(no_args_is_help=True, help="Real machines: certificates, inventories, and checks before a run.")
 app.add_typer(hosts, name="hosts")
@@ -56,3 +61,61 @@ def init(
         made += [certificates.write(folder / name, text.encode()) for name, text in texts.items()]
     for path in made:
         out.print(str(path), soft_wrap=True)
+
+
+@verb(hosts, "check")
+def check(
+    machines: Annotated[Path, typer.Argument(metavar="INVENTORY", help="An inventory file.")],
+    scenario: Annotated[str | None, typer.Argument(metavar="[SCENARIO]", help="What is to be run there.")] = None,
+    models: Models = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> int:
+    """Reach every machine: versions, models, clocks, round trips and rates. Exit code 2 if a run could not begin."""
+    if scenario is None and (models or overrides):
+        raise InputError("--model and --set belong to a scenario; name one behind the inventory")
+    found = examine(inventory.read(machines), None if scenario is None else scenario_of(scenario, overrides, models=models))
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        out.print(_machines(found))
+        if found.ways:
+            out.print(_ways(found))
+        for text in found.notes:
+            note(text)
+        for text in found.problems:
+            err.print(text, style="red", markup=False, soft_wrap=True)
+        if not found.problems:
+            out.print("ready")
+    return BAD_INPUT if found.problems else OK
+
+
+def _machines(found: Findings) -> Table:
+    table = Table(title="Machines", title_justify="left", title_style="bold")
+    for heading in ("host", "tier", "d3-testbed", "torch", "computes on", "models", "clock ahead by", "give or take"):
+        table.add_column(heading, overflow="fold")
+    for host, about in found.about.items():
+        clock = found.clocks[host].measured[-1] if found.clocks.get(host) and found.clocks[host].measured else None
+        models = [
+            f"{name} {facts['structure'][:6]}/{(facts['weights'] or '-')[:6]}" for name, facts in about.get("models", {}).items()
+        ]
+        table.add_row(
+            host,
+            str(about.get("tier", "?")),
+            str(about.get("d3node", "?")),
+            str(about.get("torch") or "-"),
+            f"{about.get('machine', '?')} {about.get('device', '')}",
+            "\n".join(models) or "none",
+            "-" if clock is None else f"{clock.offset_s:.6f} s",
+            "-" if clock is None else f"{clock.uncertainty_s * 1e3:.3f} ms",
+        )
+    return table
+
+
+def _ways(found: Findings) -> Table:
+    table = Table(title="Ways between them", title_justify="left", title_style="bold")
+    for heading in ("from", "to", "round trip", "rate"):
+        table.add_column(heading, justify="left" if heading in ("from", "to") else "right")
+    for way in found.ways:
+        table.add_row(way.source, way.target, f"{way.round_trip_s * 1e3:.3f} ms", rate(way.rate_bps))
+    return table

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from testbed import registry
 from testbed.backends.base import Backend
+from testbed.backends.hosts import HostsBackend
 from testbed.cli.app import app
 from testbed.cli.console import INTERRUPTED, err, note, out, print_json, verb
 from testbed.cli.options import Json, Models, Overrides, Planners, ScenarioName, Traces, with_traces
@@ -32,6 +33,7 @@ from testbed.report.tables import conditions, failure_lines, speedups, summary_t
 from testbed.scenario.load import manifest_of
 from testbed.scenario.schema import Scenario
 
+HOSTS = HostsBackend.name
 BackendName = Annotated[
     str | None,
     typer.Option(
@@ -53,6 +55,9 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", help="Run folder, or that of several runs' folders; empty or new. Default: runs/SCENARIO-TIME."),
 ]
+InventoryFile = Annotated[
+    Path | None, typer.Option("--inventory", metavar="FILE", help="The machines of the hosts backend (testbed hosts init).")
+]
 Capture = Annotated[bool, typer.Option("--capture", help="Also capture the packets of wide-area links (emulated networks).")]
 
 
@@ -60,6 +65,7 @@ Capture = Annotated[bool, typer.Option("--capture", help="Also capture the packe
 def run_command(
     scenario: ScenarioName,
     backend: BackendName = None,
+    inventory: InventoryFile = None,
     planners: Planners = None,
     models: Models = None,
     seeds: Seeds = None,
@@ -83,9 +89,11 @@ def run_command(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--out {folder}: exists and is not empty; results of a run go to a folder of their own")
     if earlier is None:
-        chosen, why = _backend(backend or "auto", wanted)
+        chosen, why = _backend(backend or "auto", wanted, inventory)
     else:
-        chosen, why = _backend(backend or earlier["backend"]["name"], wanted)
+        name = backend or earlier["backend"]["name"]
+        before = earlier["backend"].get("inventory") if name == HOSTS else None
+        chosen, why = _backend(name, wanted, inventory or (Path(before) if before else None))
         why = why if backend else "as in the earlier run"
         _note_differences(earlier)
     for one in variants.values():
@@ -132,11 +140,13 @@ def print_summary(summary: RunSummary) -> None:
         out.print(line, soft_wrap=True)
 
 
-def _backend(name: str, scenario: Scenario) -> tuple[Backend, str]:
+def _backend(name: str, scenario: Scenario, inventory: Path | None) -> tuple[Backend, str]:
+    if inventory is not None and name != HOSTS:
+        raise InputError(f"--inventory {inventory}: is for --backend {HOSTS} (this is {name}); leave it out, or ask for that")
     if name == "auto":
         chosen, why = registry.choose_backend(scenario)
         return chosen, f"chosen by auto: {why}"
-    chosen = registry.backend(name)
+    chosen = HostsBackend(inventory) if name == HOSTS else registry.backend(name)
     support = chosen.support(scenario)
     if not support.ok:
         raise BackendError(f"backend {name} cannot run this here:\n" + "\n".join(support.reasons))

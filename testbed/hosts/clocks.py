@@ -25,6 +25,8 @@ PAUSE_S = 0.005
 PATIENCE_S = 10.0
 LONG_S = 5.0
 """Measurements this far apart tell a drift; closer ones differ by their own uncertainty."""
+JUMP_S = 1.0
+"""No running clock moves so far against another one between two measurements."""
 CRYSTAL = 100e-6
 """How far a machine's clock may drift in a second: the usual bound of a computer's crystal."""
 
@@ -73,7 +75,10 @@ class HostClock:
     _there: list[float] = field(default_factory=list)
 
     def add(self, found: Measured) -> None:
-        """Take a later measurement in."""
+        """Take a later measurement in. One far from the last means that the machine has started anew: what was is forgotten."""
+        if self.measured and abs(found.offset_s - self.measured[-1].offset_s) > JUMP_S:
+            self.measured.clear()
+            self._there.clear()
         self.measured.append(found)
         self._there.append(found.at + found.offset_s)
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from d3node import fingerprint
-from d3node.errors import NodeError
+from d3node.errors import AuthenticationError, NodeError
 from d3node.facts import installed
 from d3node.graph import LayerGraph
 from d3node.protocol import VERSION
 from d3node.tcp import TcpTransport
 from d3node.tls import Tls
-from testbed.errors import AgentError
+from testbed.errors import AgentError, InventoryError
 from testbed.hosts.clocks import Line
 from testbed.hosts.inventory import Inventory, Machine
 from testbed.names import label
@@ -24,10 +24,13 @@ About = dict[str, Any]
 
 
 def transport(inventory: Inventory) -> TcpTransport:
-    """What dials the agents of an inventory. Raises InventoryError, AuthenticationError."""
+    """What dials the agents of an inventory. Raises InventoryError."""
     tls = None
     if inventory.ca is not None and inventory.certificate is not None and inventory.key is not None:
-        tls = Tls.load(inventory.ca, inventory.certificate, inventory.key)
+        try:
+            tls = Tls.load(inventory.ca, inventory.certificate, inventory.key)
+        except AuthenticationError as error:
+            raise InventoryError(f"{inventory.path}: {error}") from error
     return TcpTransport(inventory.read_secret(), tls=tls)
 
 
@@ -43,8 +46,8 @@ async def dial(inventory: Inventory, by: TcpTransport, host: str) -> Line:
 def _advice(words: str) -> str:
     if "versions differ" in words:
         return f" (this machine has d3-testbed {installed()}, protocol {VERSION}: pip install d3-testbed=={installed()} there)"
-    if "refused" in words and "secret" not in words:
-        return " (is d3node serve running there?)"
+    if "Connect call failed" in words or "did not answer" in words:
+        return " (is d3node serve running there, and does no firewall keep us out?)"
     return ""
 
 

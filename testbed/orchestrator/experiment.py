@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from d3node.errors import ModelError, NodeError
-from testbed.backends.base import Backend, Carrier, Invariant, LimitsCpu, Session
+from testbed.backends.base import Backend, Carrier, Invariant, LimitsCpu, ManyMachines, Session
 from testbed.errors import BackendError, RunError, TestbedError
 from testbed.orchestrator import fidelity, live, provenance
 from testbed.orchestrator.account import WIDE_AREA_ROLES
@@ -127,7 +127,7 @@ async def main(
             ),
             folder=folder,
             journal=journal,
-            verifier=Verifier(),
+            verifier=Verifier(session.answer_tolerance if isinstance(session, ManyMachines) else 0.0),
             limit=WallLimit(scenario.run.wall_limit),
             facts=pairs,
         )
@@ -140,6 +140,8 @@ async def main(
         invariants.extend(await session.invariants())
         if isinstance(session, LimitsCpu) and (throttling := session.throttling()):
             folder.save_manifest(throttling=throttling)
+        if isinstance(session, ManyMachines):
+            folder.save_manifest(clocks=session.clock_facts())
     finally:
         await fleet.close()
 

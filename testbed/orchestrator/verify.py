@@ -42,8 +42,10 @@ class Class:
 
 @dataclass
 class Verifier:
-    """Answers of the whole models by (model, input seed), and labels of the inputs; empty where only sizes travel."""
+    """Answers of the whole models by (model, input seed), and labels of the inputs; empty where only sizes travel. `tolerance`:
+    what hosts that do not round alike may differ by, relative to an answer's largest magnitude."""
 
+    tolerance: float = 0.0
     wanted: dict[tuple[str, int], tuple[Payload, ...]] = field(default_factory=dict)
     labels: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -61,7 +63,7 @@ class Verifier:
     def check(self, model: str, seed: int, answer: Sequence[Payload], tiled: bool) -> Verdict | None:
         """Judge an answer; None where there is nothing to compare with."""
         wanted = self.wanted.get((model, seed))
-        return None if wanted is None else compare(wanted, answer, tiled)
+        return None if wanted is None else compare(wanted, answer, tiled, self.tolerance)
 
     def classify(self, model: str, seed: int, answer: Sequence[Payload]) -> Class:
         """Which class an answer's last (or only) output tells."""
@@ -82,7 +84,7 @@ def _best(payload: Payload) -> int | None:
     return int(np.argmax(_array(payload)))
 
 
-def compare(wanted: Sequence[Payload], answer: Sequence[Payload], tiled: bool) -> Verdict:
+def compare(wanted: Sequence[Payload], answer: Sequence[Payload], tiled: bool, tolerance: float = 0.0) -> Verdict:
     """Compare all outputs of a model. Another shape, type or number of outputs is wrong by an infinite error."""
     if len(wanted) != len(answer):
         return Verdict(False, float("inf"))
@@ -100,7 +102,8 @@ def compare(wanted: Sequence[Payload], answer: Sequence[Payload], tiled: bool) -
         if not np.isfinite(error):
             return Verdict(False, float("inf"))
         worst = max(worst, error)
-        correct = correct and tiled and error <= TILED_TOLERANCE and _same_top(a, b)
+        allowed = max(TILED_TOLERANCE if tiled else 0.0, tolerance)
+        correct = correct and error <= allowed and _same_top(a, b)
     return Verdict(correct, worst)
 
 
