@@ -44,6 +44,9 @@ EVERY = {
     "partition": fault("partition", hosts=["d1"], **{"for": "2 s"}),
     "partition of edge hosts": fault("partition", hosts=["e1", "e2"], **{"for": "2 s"}),
     "orchestrator": fault("orchestrator", **{"for": "1 s"}),
+    "corrupt": fault("corrupt", host="d1", peer="e1"),
+    "corrupt the way back": fault("corrupt", host="c1", peer="d1"),
+    "truncate": fault("truncate", host="e1", peer="e2"),
     "with a request": {"kind": "kill", "host": "e2", "when": "request 4"},
 }
 

@@ -80,7 +80,7 @@ class Faults:
     def noticed(self, host: str, unreachable: bool) -> None:
         """A host is lost, or out of reach: that goes to the account of the latest fault that can have done it."""
         for happening in reversed(self.happenings):
-            mine = happening.on_links if unreachable else happening.fault.host == host
+            mine = happening.on_links if unreachable else host in (happening.fault.host, happening.fault.peer)
             if mine and happening.begin_s is not None and happening.noticed_s is None:
                 happening.noticed_s = self._now()
                 return
@@ -121,7 +121,9 @@ class Faults:
             await self._flap(fault, begun, fault.period, begun + fault.lasts)
         else:
             await self._begin(fault)
-        if fault.lasts is not None:
+        if fault.peer is not None:  # one frame, and it is over
+            await self._end(happening)
+        elif fault.lasts is not None:
             await sleep_until(begun + fault.lasts)
             await self._end(happening)
 

@@ -92,8 +92,18 @@ class Probing:
             task = asyncio.create_task(self._one(source, target, size, max(5.0 * interval, 1.0)))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
-            await asyncio.shield(task)
+            await self._answered_or_broken(task, (source, target), interval)
             await sleep_until(begun + interval)
+
+    async def _answered_or_broken(self, task: asyncio.Task[None], pair: Pair, interval: float) -> None:
+        """Wait for a probe; on a broken path for one interval only, as it may be lost with its connection."""
+        if self._reach is None:
+            await asyncio.shield(task)
+            return
+        while not task.done():
+            await asyncio.wait((task,), timeout=interval)
+            if pair in self._reach.broken:
+                return
 
     async def _one(self, source: str, target: str, size: int, patience: float) -> None:
         """Time one probe; one without an answer in good time tells an upper bound of the rate."""

@@ -83,6 +83,11 @@ class Reach:
         self._asked.clear()
         self.broken.clear()
 
+    def cut_off(self, a: str, b: str) -> None:
+        """The connections between two hosts are lost, and the probes on them."""
+        self._asked.pop((a, b), None)
+        self._asked.pop((b, a), None)
+
     def forget(self, host: str) -> None:
         """A host is lost: probes of it say nothing of paths."""
         for pair in [pair for pair in self._asked if host in pair]:

@@ -90,6 +90,7 @@ class Recovery:
     def stranded(self, message: Message) -> None:
         """A host cannot go on with a request. Where nobody else knows of the loss, it may be known in a moment."""
         fields = message.fields
+        self.reach.cut_off(fields["host"], fields["lost"])
         for request in self._session.tracker.flying:
             if request.wire_id == fields["request"] and request.epoch.number == fields["epoch"] and request.lost_at is None:
                 request.lost_at = self._loop.time()
