@@ -5,8 +5,10 @@ What run folders and sweeps write is listed in `testbed.orchestrator.columns` an
 
 from __future__ import annotations
 
+from testbed.orchestrator.columns import FAULTS as _FAULTS
 from testbed.orchestrator.columns import INFERENCES as _INFERENCES
 from testbed.orchestrator.columns import LINKS as _LINKS
+from testbed.orchestrator.columns import RECOVERED as _RECOVERED
 from testbed.orchestrator.columns import STEPS as _STEPS
 from testbed.sweep.columns import CELLS as _CELLS
 
@@ -19,7 +21,9 @@ RUN: dict[str, str] = {
 _NAMES = ("model", "planner", "link", "direction")
 _STATE = ("late_s", "rate_bps", "delay_s", "loss")
 
-INFERENCES = RUN | _INFERENCES
+INFERENCES = RUN | _INFERENCES | _RECOVERED
+
+FAULTS = RUN | _FAULTS
 
 STEPS = (
     RUN
@@ -53,7 +57,7 @@ PLANS: dict[str, str] = RUN | {
     "device": "whose plan",
     "at_s": "scenario seconds of the decision; 0 for first plans",
     "epoch": "the plan in force after it",
-    "reason": "first, change or weights",
+    "reason": "first, change, weights, hosts or orchestrator",
     "replan": "full, partial, joint or cache",
     "installed": "true where the plan differs from the one before and was installed",
     "held": "true where hysteresis kept another plan from being installed",
@@ -73,7 +77,7 @@ PLANS: dict[str, str] = RUN | {
 }
 
 EVENTS: dict[str, str] = RUN | {
-    "event": "kind of event: run, session, plan, probe, share, upload, warning, session_end, run_end, ...",
+    "event": "kind of event: run, session, plan, probe, share, upload, fault, host_lost, resumed, warning, session_end, run_end, ...",
     "model": "name of the DNN; empty where the event is not a session's",
     "planner": "name of the planner; likewise",
     "at_s": "scenario seconds; empty where the event has none",
@@ -101,6 +105,7 @@ FRAMES: dict[str, dict[str, str]] = {
     "steps": STEPS,
     "links": LINKS,
     "link_totals": LINK_TOTALS,
+    "faults": FAULTS,
     "plans": PLANS,
     "events": EVENTS,
     "fidelity": FIDELITY,

@@ -39,6 +39,7 @@ class Results:
     steps: pd.DataFrame
     links: pd.DataFrame
     link_totals: pd.DataFrame
+    faults: pd.DataFrame
     plans: pd.DataFrame
     events: pd.DataFrame
     fidelity: pd.DataFrame
@@ -170,6 +171,7 @@ def _run(run: Run, label: str, parts: dict[str, list[pd.DataFrame]]) -> list[str
         "steps": frames.steps(run),
         "links": frames.links(run),
         "link_totals": frames.link_totals(run),
+        "faults": run.faults,
         "plans": frames.plans(run),
         "events": frames.events(run),
         "fidelity": frames.fidelity(run),

@@ -20,7 +20,7 @@ from testbed.errors import InputError
 from testbed.orchestrator.account import union_s
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "analysis.md"
-RUN_FRAMES = [name for name in FRAMES if name != "cells"]
+RUN_FRAMES = [name for name in FRAMES if name not in ("cells", "faults")]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_docs_columns_and_frames_are_the_same(name: str, results: analysis.Resul
     else:
         frame = getattr(results, name)
         assert list(frame.columns) == list(FRAMES[name])
-    assert len(frame) > 0
+    assert len(frame) > 0 or name == "faults", "tests/test_recovery.py has a run with faults"
 
 
 class TestSteps:

@@ -12,7 +12,9 @@ import pytest
 from fault_runs import DEADLINE_S, fault, faulty
 from orchestration import scenario
 
+import analysis
 from testbed.backends.sim import SimBackend
+from testbed.cli import main
 from testbed.errors import AgentError
 from testbed.orchestrator import run
 
@@ -136,6 +138,19 @@ def test_nothing_of_it_is_on_record_without_faults(tmp_path: Path) -> None:
     run(scenario(), SimBackend(), tmp_path / "run")
     assert not (tmp_path / "run" / "faults.csv").exists()
     assert "recoveries" not in next(csv.reader((tmp_path / "run" / "inferences.csv").read_text().splitlines()))
+
+
+def test_reports_and_frames_tell_of_faults_and_recoveries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = faulty(tmp_path / "run", fault("kill", host="e2"), fault("slow", at="2 s", host="e3", factor=2)).folder
+    results = analysis.load(folder)
+    assert list(results.faults["kind"]) == ["kill", "slow"]
+    assert list(results.faults["resumed"]) == [1, 0]
+    assert results.inferences["recoveries"].sum() == 1
+    assert results.inferences["recovered_s"].notna().sum() == 1
+    assert main(["report", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "vgg16 by d3: kill e2 at 1.08 s, noticed after 0 s, planned around after 0 s, 1 request went on" in said
+    assert "slow e3 at 2 s\n" in said
 
 
 def test_without_recovery_a_death_ends_the_run_as_ever(tmp_path: Path) -> None:

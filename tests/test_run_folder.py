@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import InputError
-from testbed.orchestrator.columns import INFERENCES, LINKS, STEPS
+from testbed.orchestrator.columns import FAULTS, INFERENCES, LINKS, RECOVERED, STEPS
 from testbed.orchestrator.results import Lines, RunFolder, Table, write_json
 from testbed.orchestrator.summary import percentile, summarise
 
@@ -133,7 +133,10 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         RunFolder(tmp_path / "file" / "run")
 
 
-@pytest.mark.parametrize(("columns", "heading"), [(INFERENCES, "inferences.csv"), (STEPS, "steps.csv"), (LINKS, "links.csv")])
+@pytest.mark.parametrize(
+    ("columns", "heading"),
+    [(INFERENCES | RECOVERED, "inferences.csv"), (STEPS, "steps.csv"), (LINKS, "links.csv"), (FAULTS, "faults.csv")],
+)
 def test_every_column_is_documented(columns: dict[str, str], heading: str) -> None:
     section = DOCS.read_text().split(f"## `{heading}`")[1].split("\n## ")[0]
     assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", section, flags=re.MULTILINE)) == columns

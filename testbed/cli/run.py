@@ -29,7 +29,7 @@ from testbed.orchestrator.batch import capture_into
 from testbed.orchestrator.world import prepare
 from testbed.report import load
 from testbed.report.forecast import forecasts
-from testbed.report.tables import conditions, failure_lines, speedups, summary_table, verdict_lines
+from testbed.report.tables import conditions, failure_lines, fault_lines, speedups, summary_table, verdict_lines
 from testbed.scenario.load import manifest_of
 from testbed.scenario.schema import Scenario
 
@@ -128,6 +128,9 @@ def print_summary(summary: RunSummary) -> None:
         out.print(line, soft_wrap=True)
     if any(pair.failed for pair in summary.pairs):
         for line in failure_lines(load(summary.folder)):
+            out.print(line, soft_wrap=True)
+    if summary.manifest.get("scenario", {}).get("fault"):
+        for line in fault_lines(load(summary.folder)):
             out.print(line, soft_wrap=True)
     facts = Table(show_header=False, box=None, pad_edge=False)
     facts.add_column(style="dim", no_wrap=True)

@@ -17,20 +17,20 @@ from typing import Any
 import pandas as pd
 
 from testbed.errors import InputError
-from testbed.orchestrator.columns import INFERENCES, LINKS, STEPS
+from testbed.orchestrator.columns import FAULTS, INFERENCES, LINKS, RECOVERED, STEPS
 
-_NAMES = ("model", "planner", "device", "error", "error_text", "tiles", "link", "direction", "kind")
+_NAMES = ("model", "planner", "device", "error", "error_text", "tiles", "link", "direction", "kind", "target")
 _STEP_NAMES = ("what", "host", "tier", "peer", "leg", "vertices")
 _TRUTHS = ("warmup", "correct", "local_answer", "fallback", "agrees", "label_correct")
-_WHOLE = ("request", "epoch", "input", "exit", "absent_devices", "label", "stack", "tile")
-_LATER = frozenset(("exit", "local_answer", "fallback", "absent_devices", "agrees", "label", "label_correct"))
-"""Columns that runs of earlier versions lack."""
+_WHOLE = ("request", "epoch", "input", "exit", "absent_devices", "label", "stack", "tile", "recoveries", "fault", "resumed")
+_LATER = frozenset(("exit", "local_answer", "fallback", "absent_devices", "agrees", "label", "label_correct", *RECOVERED))
+"""Columns that runs of earlier versions lack, and those that only runs with faults or recovery have."""
 _TEXT = frozenset((*_NAMES, *_STEP_NAMES, *_TRUTHS, *_WHOLE))
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run. `inferences`, `steps` and `links` are the CSV files; `plans` and `events` the JSON lines, one row a record;
+    """One run. `inferences`, `steps`, `links` and `faults` are the CSV files; `plans` and `events` the JSON lines, one row a record;
     `manifest` and `fidelity` the documents. Runs of earlier versions have no steps."""
 
     path: Path
@@ -38,6 +38,7 @@ class Run:
     inferences: pd.DataFrame
     steps: pd.DataFrame
     links: pd.DataFrame
+    faults: pd.DataFrame
     plans: pd.DataFrame
     events: pd.DataFrame
     fidelity: dict[str, Any]
@@ -68,9 +69,10 @@ def load(path: str | Path) -> Run:
     return Run(
         path=folder,
         manifest=_document(folder / "manifest.json"),
-        inferences=_table(folder / "inferences.csv", INFERENCES),
+        inferences=_table(folder / "inferences.csv", INFERENCES | RECOVERED),
         steps=_table(folder / "steps.csv", STEPS),
         links=_table(folder / "links.csv", LINKS),
+        faults=_table(folder / "faults.csv", FAULTS),
         plans=_records(folder / "plans.jsonl"),
         events=_records(folder / "events.jsonl"),
         fidelity=_document(folder / "fidelity.json") if (folder / "fidelity.json").is_file() else {},
@@ -97,7 +99,7 @@ def _table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     for name in (name for name in columns if name in _LATER and name not in frame.columns):
-        frame[name] = pd.Series(pd.NA, index=frame.index, dtype="string")
+        frame[name] = pd.Series(None, index=frame.index, dtype=types[name])
     if missing := [name for name in columns if name not in frame.columns]:
         raise InputError(f"{path}: column {missing[0]!r} is missing; was it written by another version?")
     return _typed(frame)

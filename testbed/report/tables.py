@@ -123,6 +123,20 @@ def failure_lines(run: Run) -> Iterator[str]:
         yield f"[red]{escape(words)}[/]"
 
 
+def fault_lines(run: Run) -> Iterator[str]:
+    """What was done about each fault of each session: a line for every one that came about."""
+    for row in run.faults[run.faults["begin_s"].notna()].to_dict(orient="records"):
+        began = float(row["begin_s"])
+        words = [f"{row['model']} by {row['planner']}: {row['kind']} {row['target']} at {began:g} s"]
+        if not math.isnan(row["noticed_s"]):
+            words.append(f"noticed after {_seconds(float(row['noticed_s']) - began)}")
+        if not math.isnan(row["replanned_s"]):
+            words.append(f"planned around after {_seconds(float(row['replanned_s']) - began)}")
+        if row["resumed"]:
+            words.append(f"{row['resumed']} request{'s' if row['resumed'] > 1 else ''} went on")
+        yield escape(", ".join(words))
+
+
 def conditions(run: RunSummary) -> Iterator[tuple[str, str]]:
     """What the figures depend on, as (name, text)."""
     facts = run.manifest
