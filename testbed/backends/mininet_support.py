@@ -111,8 +111,8 @@ def slowed(scenario: Scenario) -> list[str]:
         return []
     return [
         f"a fault slows {', '.join(hosts)} down, but measured computing lasts as long as it takes: "
-        'give it hosts.TIER.cpus, set compute.mode = "modelled" (after `testbed profile`, if this machine\'s own times are wanted), '
-        "or leave the fault out"
+        'give it hosts.TIER.cpus, set compute.mode = "modelled" (after `testbed profile`, if this machine\'s own times are '
+        "wanted), or leave the fault out"
     ]
 
 

@@ -6,21 +6,20 @@ a planner adds up small and large layers alike. Coefficients are a JSON file tha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, cast
 
 from d3node.graph import INPUT, LayerGraph
+from testbed.costs import regression
 from testbed.costs.features import COLUMNS, KINDS, Features, FeatureSet, Kind, features_of
 from testbed.costs.profile import Profile, read_text
+from testbed.costs.regression import model_of
 from testbed.costs.table import TierCosts
 from testbed.errors import InputError
 
 FORMAT = "d3-testbed predictor"
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -64,45 +63,26 @@ class Predictor:
 
     def seconds(self, features: Features) -> float:
         """Predicted seconds of one vertex. Raises InputError for a kind without samples."""
-        return sum(self._model(features.kind).parts(features))
+        return sum(model_of(self.kinds, features.kind).parts(features))
 
     def tier_costs(self, graph: LayerGraph) -> TierCosts:
         """Predicted costs of any model. Raises InputError where it has a kind of operator that was never measured."""
         fixed, scaled = [0.0], [0.0]
         for vertex in graph.vertices[INPUT + 1 :]:
             features = features_of(graph, vertex.index)
-            overhead, work = self._model(features.kind).parts(features)
+            overhead, work = model_of(self.kinds, features.kind).parts(features)
             fixed.append(overhead)
             scaled.append(work)
         return TierCosts(tuple(fixed), tuple(scaled), source=f"regression ({self.features} features) on {self.source}")
 
-    def _model(self, kind: Kind) -> KindModel:
-        if kind not in self.kinds:
-            raise InputError(
-                f"this regression has no samples of kind {kind!r} (it has {', '.join(self.kinds)}); profile more models"
-            )
-        return self.kinds[kind]
-
     def to_json(self) -> str:
         """JSON text that `from_json` reads back to an equal predictor."""
-        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=1) + "\n"
+        return regression.write(self, FORMAT)
 
     @classmethod
     def from_json(cls, text: str, name: str = "predictor") -> Predictor:
         """Read what `to_json` wrote. Raises InputError naming the file."""
-        try:
-            raw: dict[str, Any] = json.loads(text)
-            if raw.pop("format") != FORMAT or raw.pop("version") != VERSION:
-                raise InputError(f"{name}: not a predictor file of version {VERSION}")
-            kinds = {
-                cast(Kind, kind): KindModel(
-                    **{**model, "columns": tuple(model["columns"]), "coefficients": tuple(model["coefficients"])}
-                )
-                for kind, model in raw.pop("kinds").items()
-            }
-            return cls(kinds=kinds, **raw)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{name}: not a predictor file ({error})") from error
+        return regression.read(text, FORMAT, name, cls, KindModel)
 
 
 def load(path: str | Path) -> Predictor:
@@ -214,9 +194,9 @@ def _fit_kind(samples: Sequence[Sample], columns: tuple[str, ...]) -> KindModel:
     scale = table.max(axis=0)
     scale[scale == 0.0] = 1.0
     # dividing both sides by the measured time makes the squared error a relative one
-    regression = LinearRegression(fit_intercept=False, positive=True)
-    regression.fit(table / scale / measured[:, None], np.ones(len(measured)))
-    coefficients = regression.coef_ / scale
+    fitted = LinearRegression(fit_intercept=False, positive=True)
+    fitted.fit(table / scale / measured[:, None], np.ones(len(measured)))
+    coefficients = fitted.coef_ / scale
     predicted = table @ coefficients
     residual, spread = float(np.sum((predicted - measured) ** 2)), float(np.sum((measured - measured.mean()) ** 2))
     return KindModel(

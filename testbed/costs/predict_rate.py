@@ -9,21 +9,21 @@ sizes are in `predict.py`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import log
 from statistics import fmean
-from typing import Any, Literal, cast, get_args
+from typing import Literal, get_args
 
 from d3node.graph import INPUT, LayerGraph
+from testbed.costs import regression
 from testbed.costs.features import COLUMNS, KINDS, Features, Kind, features_of
 from testbed.costs.predict import Sample
+from testbed.costs.regression import model_of
 from testbed.costs.table import TierCosts
 from testbed.errors import InputError
 
 FORMAT = "d3-testbed rate predictor"
-VERSION = 1
 Form = Literal["linear", "logarithmic"]
 FORMS: tuple[Form, ...] = get_args(Form)
 FOLDS = 5
@@ -68,11 +68,7 @@ class RatePredictor:
 
     def seconds(self, features: Features) -> float:
         """Predicted seconds of one vertex. Raises InputError for a kind without samples."""
-        if features.kind not in self.kinds:
-            raise InputError(
-                f"this regression has no samples of kind {features.kind!r} (it has {', '.join(self.kinds)}); profile more models"
-            )
-        return self.kinds[features.kind].seconds(features)
+        return model_of(self.kinds, features.kind).seconds(features)
 
     def tier_costs(self, graph: LayerGraph) -> TierCosts:
         """Predicted costs of any model; the form knows no overhead per operator, so all of it scales with work. Raises InputError
@@ -82,24 +78,12 @@ class RatePredictor:
 
     def to_json(self) -> str:
         """JSON text that `from_json` reads back to an equal predictor."""
-        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=1) + "\n"
+        return regression.write(self, FORMAT)
 
     @classmethod
     def from_json(cls, text: str, name: str = "predictor") -> RatePredictor:
         """Read what `to_json` wrote. Raises InputError naming the file."""
-        try:
-            raw: dict[str, Any] = json.loads(text)
-            if raw.pop("format") != FORMAT or raw.pop("version") != VERSION:
-                raise InputError(f"{name}: not a rate predictor file of version {VERSION}")
-            kinds = {
-                cast(Kind, kind): RateModel(
-                    **{**model, "variables": tuple(model["variables"]), "coefficients": tuple(model["coefficients"])}
-                )
-                for kind, model in raw.pop("kinds").items()
-            }
-            return cls(kinds=kinds, **raw)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{name}: not a rate predictor file ({error})") from error
+        return regression.read(text, FORMAT, name, cls, RateModel)
 
 
 def fit(samples: Sequence[Sample], source: str = "measured vertices") -> RatePredictor:
@@ -145,12 +129,12 @@ def _fitted(samples: Sequence[Sample], variables: tuple[str, ...], form: Form, c
     table = np.array([_row(sample.features, variables, form) for sample in samples])
     scale = np.abs(table).max(axis=0)
     scale[scale == 0.0] = 1.0
-    regression = LinearRegression().fit(table / scale, rates)
+    fitted = LinearRegression().fit(table / scale, rates)
     return RateModel(
         form=form,
         variables=variables,
-        coefficients=tuple(float(c) for c in regression.coef_ / scale),
-        intercept=float(regression.intercept_),
+        coefficients=tuple(float(c) for c in fitted.coef_ / scale),
+        intercept=float(fitted.intercept_),
         least=float(rates.min()),
         most=float(rates.max()),
         counts_flop=counts_flop,
