@@ -6,14 +6,11 @@ The session must be one of `scenario.scenario()`. Times are the event loop's, so
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from conformance.outcome import judge, outcome_of_one_request
 from conformance.scenario import (
     ACCESS_BPS,
     ACCESS_S,
@@ -25,93 +22,17 @@ from conformance.scenario import (
     MODEL,
     installed,
     plan,
-    scenario,
 )
+from conformance.sessions import PATIENCE_S, Check, Tolerance, assert_takes, fleet_of, probe, refused, until, warm
 from d3node.channel import Message
 from d3node.errors import ChannelClosed, ChannelError
 from d3node.model import ModelSpec, load_graph
 from testbed.backends.base import LinkCounters, Session
 from testbed.costs.network import FRAME_OVERHEAD, SEGMENT_PAYLOAD, frame_bytes
-from testbed.orchestrator.control import Fleet
-from testbed.scenario.schema import Scenario
 from testbed.scenario.state import LinkState
 
 SEGMENT = SEGMENT_PAYLOAD + FRAME_OVERHEAD
-PATIENCE_S = 60.0
-"""For what must come about, on a real clock and a machine with other work."""
 SIZES = (10_000, 30_000, 100_000, 1_000_000, 10_000_000)
-
-
-def punctual() -> Callable[[], float]:
-    """The stalls of a virtual clock: none."""
-    return lambda: 0.0
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What a backend may be off by, as shares: `small` for messages below 100 kB, `transfer` from there on, `share` between
-    streams that compete. `settle_s`: how long until sent bytes are counted and links are quiet. `delays`: False where the
-    session's links have no delay (see `scenario.scenario`). `attempts`: a real machine has other work, which may hold up any one
-    transfer; the closest of so many counts. `longest_s`: transfers that would take longer by the link's rate are left out.
-    `stalls`: begins a measurement of what the machine holds up, and gives the function that ends it (see `stalls.Stalls`): so
-    many seconds anything may be later, and nothing may be earlier."""
-
-    small: float
-    transfer: float
-    share: float
-    settle_s: float
-    delays: bool = True
-    attempts: int = 1
-    longest_s: float = math.inf
-    stalls: Callable[[], Callable[[], float]] = punctual
-
-    def delay_s(self, seconds: float) -> float:
-        """A delay of the scenario as the session has it."""
-        return seconds if self.delays else 0.0
-
-
-Check = Callable[[Session, Tolerance], Awaitable[None]]
-
-
-@asynccontextmanager
-async def fleet_of(session: Session, asked: Scenario | None = None) -> AsyncIterator[Fleet]:
-    """The session's agents, connected and configured; everything that they push is in `pushed`."""
-    fleet = Fleet(session)
-    pushed: list[tuple[str, Message]] = []
-    fleet.on_push = lambda host, message: pushed.append((host, message))
-    fleet.pushed = pushed  # type: ignore[attr-defined]
-    try:
-        await fleet.open(asked or scenario())
-        yield fleet
-    finally:
-        await fleet.close()
-
-
-class Probe(NamedTuple):
-    """Seconds that a message took one way, its bytes, and when it was begun by the session's clock."""
-
-    seconds: float
-    sent: int
-    begun: float
-
-
-async def probe(fleet: Fleet, source: str, target: str, size: int) -> Probe:
-    """One message of about `size` bytes."""
-    fields = (await fleet.clients[source].call("probe", {"peer": target, "size": size})).fields
-    return Probe(fields["one_way_s"], fields["bytes"], fields["end"] - fields["one_way_s"])
-
-
-def assert_takes(seconds: float, soonest: float, latest: float, share: float, stalled_s: float) -> None:
-    """Between the soonest and the latest that the links allow, give or take a share; later only by what the machine stalled."""
-    assert soonest * (1.0 - share) <= seconds <= latest * (1.0 + share) + stalled_s, (
-        f"took {seconds:.4f} s; the links allow {soonest:.4f} to {latest:.4f} s, and the machine stalled for {stalled_s:.4f} s"
-    )
-
-
-async def warm(fleet: Fleet, source: str, target: str) -> None:
-    """Open a connection's window beyond what its path holds."""
-    for _ in range(2):
-        await probe(fleet, source, target, 400_000)
 
 
 async def transfers_take_wire_bytes_over_rate_plus_delay(session: Session, tolerance: Tolerance) -> None:
@@ -284,69 +205,9 @@ async def counters_hold_every_byte_that_was_sent(session: Session, tolerance: To
         assert gained(link, "up").wire_bytes + gained(link, "down").wire_bytes == 0, link
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a request came to, in what must not depend on the backend: the answer's bytes, and message bytes by host."""
-
-    answer: tuple[bytes, ...]
-    whole: tuple[bytes, ...]
-    sent: dict[str, int]
-    received: dict[str, int]
-    transfers: tuple[tuple[str, str, str, int], ...]
-
-
-async def outcome_of_one_request(session: Session, tolerance: Tolerance, asked: Scenario | None = None) -> Outcome:
-    """One request from a device over two tiling edge hosts to the cloud and back, and the whole model's answer to it."""
-    graph = load_graph(ModelSpec(MODEL))
-    async with fleet_of(session, asked) as fleet:
-        hosts = ("c1", "e2", "e1", "d1")
-        await fleet.call_all(hosts, "install", {host: installed(graph, plan(graph), 0.05) for host in hosts})
-        whole = await fleet.clients["c1"].call("whole", {"model": MODEL, "input": 3})
-        await fleet.clients["d1"].send("submit", {"request": 1, "epoch": 1, "input": 3, "deadline_s": PATIENCE_S})
-        pushed: list[tuple[str, Message]] = fleet.pushed  # type: ignore[attr-defined]
-        await until(lambda: len([1 for _, m in pushed if m.kind in ("report", "done", "failed")]) >= len(hosts) + 1, PATIENCE_S)
-    ends = [(host, message) for host, message in pushed if message.kind in ("done", "failed")]
-    assert [(host, message.kind) for host, message in ends] == [("d1", "done")], ends
-    done = ends[0][1]
-    assert done.fields["done_at"] - done.fields["submitted_at"] > 0.1  # a tile and a step of 0.05 s each
-    reports = {message.fields["host"]: message.fields for _, message in pushed if message.kind == "report"}
-    assert set(reports) == set(hosts)
-    transfers = sorted(
-        (record["peer"], host, record["kind"], record["bytes"])
-        for host, report in reports.items()
-        for record in report["records"]
-        if record["what"] == "transfer"
-    )
-    return Outcome(
-        answer=tuple(bytes(payload.data or b"") for payload in done.payloads),
-        whole=tuple(bytes(payload.data or b"") for payload in whole.payloads),
-        sent={host: report["bytes_sent"] for host, report in sorted(reports.items())},
-        received={host: report["bytes_received"] for host, report in sorted(reports.items())},
-        transfers=tuple(transfers),
-    )
-
-
 async def a_request_ends_in_the_whole_models_answer(session: Session, tolerance: Tolerance) -> None:
     """The tiled, distributed answer equals the whole model's; every byte sent was received; every transfer happened once."""
     judge(await outcome_of_one_request(session, tolerance))
-
-
-def judge(outcome: Outcome) -> None:
-    """What must hold of any outcome."""
-    import torch
-
-    (answer,), (whole,) = outcome.answer, outcome.whole
-    torch.testing.assert_close(
-        *(torch.frombuffer(bytearray(data), dtype=torch.float32) for data in (answer, whole)), rtol=1e-5, atol=1e-5
-    )
-    assert sum(outcome.sent.values()) == sum(outcome.received.values()) == sum(size for *_, size in outcome.transfers)
-    assert [transfer[:3] for transfer in outcome.transfers] == [
-        ("c1", "d1", "answer"),
-        ("d1", "e1", "tensor"),
-        ("e1", "c1", "tensor"),
-        ("e1", "e2", "tile"),
-        ("e2", "e1", "tile_done"),
-    ]
 
 
 async def a_killed_agent_fails_its_requests_by_name(session: Session, tolerance: Tolerance) -> None:
@@ -420,20 +281,3 @@ CHECKS: tuple[Check, ...] = (
     control_channels_keep_order_and_tell_of_the_end,
     backend_trusts_an_undisturbed_session,
 )
-
-
-async def until(condition: Callable[[], bool], limit_s: float) -> None:
-    """Wait for a condition that messages bring about. Raises TimeoutError."""
-    async with asyncio.timeout(limit_s):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-async def refused(session: Session, host: str) -> None:
-    """Use a control channel to a host whose agent is gone, which must fail."""
-    channel = await session.control(host)
-    try:
-        await channel.send(Message("stats", {"id": 1}))
-        await channel.receive()
-    finally:
-        channel.abort()

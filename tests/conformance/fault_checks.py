@@ -9,8 +9,8 @@ import asyncio
 
 import pytest
 
-from conformance.checks import PATIENCE_S, Check, Tolerance, fleet_of, probe, refused, until
 from conformance.scenario import MODEL, installed, plan
+from conformance.sessions import PATIENCE_S, Check, Tolerance, fleet_of, probe, refused, until
 from d3node.channel import Channel, Message
 from d3node.errors import ChannelClosed, ChannelError
 from d3node.model import ModelSpec, load_graph

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from conformance import checks
-from conformance.checks import Tolerance, fleet_of, outcome_of_one_request, probe
 from conformance.fault_checks import FAULT_CHECKS
+from conformance.outcome import Outcome, outcome_of_one_request
 from conformance.scenario import scenario
+from conformance.sessions import Tolerance, fleet_of, probe
 from testbed.backends.base import Session
 from testbed.backends.vkernel_guest import GuestBackend
 from testbed.costs.network import FRAME_OVERHEAD, SEGMENT_PAYLOAD, frame_bytes
@@ -69,7 +70,7 @@ def outcome(emit: Emit, models: dict[str, str], tensors: str = "real") -> dict[s
     return {**plain(found), "torch": "torch" in sys.modules}
 
 
-def plain(found: checks.Outcome) -> dict[str, Any]:
+def plain(found: Outcome) -> dict[str, Any]:
     return {
         "answer": [data.hex() for data in found.answer],
         "whole": [data.hex() for data in found.whole],

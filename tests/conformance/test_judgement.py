@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from stalls import CALM_S, Attempt, carried_over_allowed, settled, verdict
 
-from conformance import checks
-from conformance.checks import Check
+from conformance import checks, sessions
 from conformance.scenario import BACKBONE_BPS, scenario
+from conformance.sessions import Check
 from conformance.test_mininet import MININET
 from testbed.backends.base import Session
 from testbed.backends.sim import SimBackend
@@ -87,10 +87,10 @@ def test_links_of_another_rate_are_found_on_a_machine_that_stalls(factor: float)
 def test_a_stall_is_no_excuse_for_being_early() -> None:
     for seconds, passes in ((0.96, False), (0.98, True), (1.02, True), (1.27, True), (1.29, False)):
         if passes:
-            checks.assert_takes(seconds, 1.0, 1.0, 0.03, 0.25)
+            sessions.assert_takes(seconds, 1.0, 1.0, 0.03, 0.25)
         else:
             with pytest.raises(AssertionError, match="the machine stalled for"):
-                checks.assert_takes(seconds, 1.0, 1.0, 0.03, 0.25)
+                sessions.assert_takes(seconds, 1.0, 1.0, 0.03, 0.25)
 
 
 def test_calm_attempts_decide_where_there_are_enough_of_them() -> None:

@@ -12,9 +12,11 @@ import stalls
 from stalls import Attempt, settled, verdict
 
 from conformance import checks
-from conformance.checks import CHECKS, Check, Outcome, Tolerance, judge, outcome_of_one_request
+from conformance.checks import CHECKS
 from conformance.fault_checks import FAULT_CHECKS
+from conformance.outcome import Outcome, judge, outcome_of_one_request
 from conformance.scenario import BACKBONE_BPS, BACKBONE_S, scenario
+from conformance.sessions import Check, Tolerance
 from testbed.backends.base import Session
 from testbed.backends.mininet import MininetBackend
 from testbed.backends.mininet_support import kernel

@@ -9,8 +9,9 @@ import stalls
 from stalls import Attempt, settled, verdict
 
 from conformance import checks
-from conformance.checks import Check, Outcome, judge, outcome_of_one_request
+from conformance.outcome import Outcome, judge, outcome_of_one_request
 from conformance.scenario import BACKBONE_BPS, BACKBONE_S, scenario
+from conformance.sessions import Check
 from conformance.test_mininet import ATTEMPTS, MININET, NETEM
 from testbed.backends.base import Session
 from testbed.backends.mininet import MininetBackend

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from conformance.checks import CHECKS, Check, Tolerance, outcome_of_one_request
+from conformance.checks import CHECKS
 from conformance.fault_checks import FAULT_CHECKS
+from conformance.outcome import outcome_of_one_request
 from conformance.scenario import scenario
+from conformance.sessions import Check, Tolerance
 from testbed.backends.sim import SimBackend
 
 SIM = Tolerance(small=0.001, transfer=0.001, share=0.001, settle_s=0.1)

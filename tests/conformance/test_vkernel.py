@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from conformance import in_guest
-from conformance.checks import CHECKS, outcome_of_one_request
+from conformance.checks import CHECKS
 from conformance.fault_checks import FAULT_CHECKS
+from conformance.outcome import outcome_of_one_request
 from conformance.scenario import scenario
 from testbed.backends.base import Carried
 from testbed.backends.sim import SimBackend
