@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from agent_rig import Rig, chain, rig, three_way, tiled, timed
 from rescue import ask_held, go_on
-from test_agent_tiles import fetched, handed_over
+from tile_rig import fetched, handed_over
 
 from d3node.bounds import Bounds
 from d3node.channel import Message, Payload

@@ -13,7 +13,7 @@ import pytest
 from agent_rig import Rig, data_of, rig, three_way, tiled, timed
 from rescue import go_on
 from test_agent_real import SMALL, same_within, spatial_stack
-from test_agent_tiles import fetched, handed_over
+from tile_rig import fetched, handed_over
 
 from d3node.channel import Message
 from d3node.clock import VirtualLoop, run

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_words import refused, said
 from orchestration import scenario
-from test_cli import refused, said
 
 from testbed.backends.sim import SimBackend
 from testbed.errors import RunError

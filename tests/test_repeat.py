@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_words import refused, said
 from test_bad_input import SCENARIO
-from test_cli import refused, said
 
 from testbed.report import load
 from testbed.scenario.load import load as read

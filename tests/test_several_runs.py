@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any
 
 import pytest
+from cli_words import refused, said
 from test_bad_input import SCENARIO
-from test_cli import refused, said
 
 from testbed.backends.sim import SimBackend
 from testbed.cli.run_several import exit_code
