@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from analysis import figures, tables
+from analysis.comparison import BACKBONES
 from analysis.results import load as load_results
 from testbed import registry
 from testbed.errors import TestbedError
@@ -64,7 +65,7 @@ def speedups(backbones: Sequence[str] = ("Wi-Fi", "5G"), *overrides: str) -> Fig
         "model": [cell.model for cell in cells],
         "planner": [cell.planner for cell in cells],
         "mean_s": [cell.latency_s for cell in cells],
-        "backbone": [f"{cell.backbone}, {gains.BACKBONES[cell.backbone][0]}" for cell in cells],
+        "backbone": [f"{cell.backbone}, {BACKBONES[cell.backbone][0]}" for cell in cells],
     }
     table = tables.speedups(pd.DataFrame(rows), by=("model", "backbone"))
     return figures.panels(figures.speedup_bars, table, by="backbone", height=2.2)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -86,7 +86,7 @@ class Results:
                 if item not in present:
                     raise InputError(f"no row has {column} {item!r}{suggestion(str(item), map(str, present), 'there are')}")
             kept |= {name: frame[frame[column].isin(values).fillna(False)] for name, frame in having.items()}
-        return replace(self, **kept)
+        return replace(self, **cast(dict[str, Any], kept))
 
     def events_of(self, event: str) -> pd.DataFrame:
         """The events of one kind, with a column for each of their fields."""

@@ -285,7 +285,8 @@ class TestTopology:
         ax = figures.topology(world.layout, world.links, world.hosts, plan=plan)
         said = [text.get_text() for text in ax.texts if text.get_text().startswith(("tile", "layers"))]
         tiled = sorted({v for stack in plan.stacks for v in stack.vertices})
-        assert said.count(f"tiles of {tiled[0]}-{tiled[-1]}") == 4
+        name = "tiles" if len(plan.stacks) > 1 else "tile"
+        assert said.count(f"{name} of {tiled[0]}-{tiled[-1]}") == 4
         cloud = plan.part("cloud")
         assert f"layers {cloud[0]}-{cloud[-1]}" in said
 

@@ -119,7 +119,8 @@ def _grouped(table: pd.DataFrame, x: str, value: str, ax: Axes | None, worded: C
         errorbar=None,
         ax=ax,
     )
-    ax.get_legend().remove()
+    if (own := ax.get_legend()) is not None:
+        own.remove()
     room = 0.8 * ax.get_window_extent().width / ax.figure.dpi / (rows[x].nunique() * len(found))
     for container, (name, one) in zip((c for c in ax.containers if isinstance(c, BarContainer)), found.items(), strict=True):
         container.set_label(name)

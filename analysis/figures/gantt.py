@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -9,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures.style import LEGS, PAGE_IN, QUEUE, SMALL, TIERS, axes_of, legend_above, single, styled
+from analysis.figures.style import LEGS, PAGE_IN, QUEUE, SMALL, TIERS, axes_of, inches_wide, legend_above, single, styled
 from analysis.frames import REQUEST
 from testbed.errors import InputError
 from testbed.report import units
@@ -18,6 +20,31 @@ LEG_COLOURS = dict(zip(LEGS, (TIERS["device"], TIERS["edge"], TIERS["cloud"], "0
 
 SEEN_S = 1e-6
 """Waiting that is worth drawing: a real scheduler takes nanoseconds."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A row of the frame; `tile` is None, words are empty and numbers 0 where it has nothing."""
+
+    host: str
+    peer: str
+    tier: str
+    leg: str
+    vertices: str
+    tile: int | None
+    offset_s: float
+    duration_s: float
+    queue_s: float
+    message_bytes: float
+
+
+def _steps(frame: pd.DataFrame) -> Iterator[_Step]:
+    words = [frame[name].fillna("").astype(str).tolist() for name in ("host", "peer", "tier", "leg", "vertices")]
+    tiles = [None if pd.isna(tile) else int(tile) for tile in frame["tile"].tolist()]
+    columns = ("offset_s", "duration_s", "queue_s", "message_bytes")
+    numbers = [frame[name].fillna(0.0).astype(float).tolist() for name in columns]
+    for host, peer, tier, leg, vertices, tile, *rest in zip(*words, tiles, *numbers, strict=True):
+        yield _Step(host, peer, tier, leg, vertices, tile, *rest)
 
 
 @styled
@@ -42,21 +69,21 @@ def gantt(steps: pd.DataFrame, *, ax: Axes | None = None, legend: bool = True) -
     lane = {host: row for row, host in enumerate(hosts)}
     ax = axes_of(ax, PAGE_IN, 0.75 + 0.33 * len(hosts))
     total = float((steps["offset_s"] + steps["duration_s"]).max()) * 1e3
-    inch = ax.figure.get_figwidth() * 0.88 / total
-    for row in steps[steps["what"] == "compute"].itertuples():
+    inch = inches_wide(ax) * 0.88 / total
+    for row in _steps(steps[steps["what"] == "compute"]):
         start, width, at = row.offset_s * 1e3, row.duration_s * 1e3, lane[row.host]
         if row.queue_s > SEEN_S:
             ax.barh(at, row.queue_s * 1e3, left=start - row.queue_s * 1e3, height=0.3, color=QUEUE, lw=0.0, zorder=2)
         ax.barh(at, width, left=start, height=0.62, color=TIERS[row.tier], edgecolor="white", lw=0.4, zorder=3)
-        words = row.vertices if pd.isna(row.tile) else f"{row.vertices}, tile {row.tile}"
+        words = row.vertices if row.tile is None else f"{row.vertices}, tile {row.tile}"
         for text in (words, row.vertices):
             if len(text) * 0.055 < width * inch:
                 ax.text(start + width / 2, at, text, ha="center", va="center", size=SMALL, color="white", zorder=4)
                 break
         else:
-            if pd.isna(row.tile):
+            if row.tile is None:
                 ax.text(start + width / 2, at + 0.33, words, ha="center", va="top", size=SMALL, zorder=6)
-    for row in steps[steps["what"] == "transfer"].itertuples():
+    for row in _steps(steps[steps["what"] == "transfer"]):
         start, end = row.offset_s * 1e3, (row.offset_s + row.duration_s) * 1e3
         source, target = lane[row.peer], lane[row.host]
         side = 0.31 if target > source else -0.31

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
 
 from analysis import tables
 from analysis.figures.style import (
@@ -31,6 +33,8 @@ from analysis.figures.style import (
     styled,
 )
 from testbed.errors import InputError
+
+Floats = npt.NDArray[np.float64]
 
 REGIONS: dict[str, str] = {
     "device": GREEN,
@@ -89,10 +93,9 @@ def fidelity_matrix(fidelity: pd.DataFrame, *, ax: Axes | None = None, legend: b
     ax = axes_of(ax, PAGE_IN, 1.15 + 0.2 * len(names))
     shown = np.ma.masked_invalid(levels.to_numpy(dtype=float))
     ax.pcolormesh(shown, cmap=ListedColormap(list(LEVELS.values())), vmin=-0.5, vmax=2.5, edgecolors="white", lw=1.0)
-    for i in range(len(names)):
-        for j in range(len(invariants)):
-            value = values.iat[i, j]
-            if not pd.isna(value) and value != 0.0:
+    for i, row in enumerate(values.to_numpy(dtype=float)):
+        for j, value in enumerate(row):
+            if not np.isnan(value) and value != 0.0:
                 ax.text(j + 0.5, i + 0.5, f"{value:.2g}", ha="center", va="center", size=SMALL, color=INK)
     ax.grid(False)
     ax.set(xticks=np.arange(len(invariants)) + 0.5, yticks=np.arange(len(names)) + 0.5, ylim=(len(names), 0))
@@ -141,18 +144,19 @@ def phase_diagram(grid: pd.DataFrame, *, ax: Axes | None = None, legend: bool = 
         lines = ax.contour(x, y, table["gain"].to_numpy(float), levels=levels, colors=INK, linewidths=0.6)
         ax.clabel(lines, fmt=lambda level: f"{level:g}×", fontsize=SMALL)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if legend:
         there = set(grid["tiers"])
         legend_above(ax, {name: Patch(facecolor=colour, alpha=0.75) for name, colour in REGIONS.items() if name in there})
     return ax
 
 
-def log_edges(centres: np.ndarray) -> np.ndarray:
+def log_edges(centres: Floats) -> Floats:
     """Borders of cells around logarithmic centres."""
     logs = np.log(centres)
     inner = (logs[1:] + logs[:-1]) / 2
-    return np.exp(np.concatenate([[2 * logs[0] - inner[0]], inner, [2 * logs[-1] - inner[-1]]]))
+    edges: Floats = np.exp(np.concatenate([[2 * logs[0] - inner[0]], inner, [2 * logs[-1] - inner[-1]]]))
+    return edges
 
 
 @styled

@@ -16,6 +16,7 @@ from analysis.figures.style import (
     PAGE_IN,
     SMALL,
     axes_of,
+    inches_wide,
     legend_above,
     look,
     looks,
@@ -116,7 +117,7 @@ def _rate(links: pd.DataFrame, model: str, link: str, direction: str) -> pd.Data
     if link not in set(there["link"]):
         raise InputError(f"no link {link!r}{suggestion(link, map(str, there['link'].unique()), 'there are')}")
     found = there[(there["link"] == link) & (there["direction"] == direction)]
-    longest = found.loc[found["until_s"].idxmax(), "planner"]
+    longest = str(found["planner"].iloc[int(found["until_s"].argmax())])
     states = found[found["planner"] == longest].sort_values("at_s")
     last = states.iloc[[-1]].assign(at_s=states["until_s"].iloc[-1])
     return pd.concat([states, last])
@@ -138,7 +139,7 @@ def _strip(ax: Axes, plans: pd.DataFrame, planners: list[str], end: float) -> No
             color=LINE,
             size=SMALL,
         )
-    inches = ax.figure.get_figwidth() * 0.85
+    inches = inches_wide(ax) * 0.85
     for lane, name in enumerate(planners):
         own = plans[plans["planner"] == name].sort_values("at_s")
         ends = [*own["at_s"].iloc[1:], max(end, own["at_s"].iloc[-1])]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import wraps
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -20,6 +20,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from testbed.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 COLUMN_IN = 3.5
 """Width of a figure for one column of a two-column paper, in inches."""
@@ -113,7 +116,7 @@ def looks(values: Iterable[str], column: str) -> dict[str, Look]:
 OWN = "own"
 """The gid of figures that were made here."""
 
-DRAWING: dict[str, Any] = {
+DRAWING: dict[RcKeyType, Any] = {
     **sns.axes_style("whitegrid"),
     "font.size": 8,
     "axes.titlesize": 8,
@@ -134,7 +137,7 @@ DRAWING: dict[str, Any] = {
     "ytick.major.pad": 2.0,
     "figure.dpi": 120,
 }
-SAVING: dict[str, Any] = {
+SAVING: dict[RcKeyType, Any] = {
     "savefig.dpi": 300,
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.03,
@@ -163,7 +166,7 @@ def save(drawn: Axes | Figure | SubFigure, path: str | Path) -> None:
 
 
 @contextmanager
-def _settings(chosen: Mapping[str, Any]) -> Iterator[None]:
+def _settings(chosen: dict[RcKeyType, Any]) -> Iterator[None]:
     """Matplotlib's settings for a while. Only those: its own context also undoes what a notebook sets meanwhile."""
     before = {name: plt.rcParams[name] for name in chosen}
     plt.rcParams.update(chosen)
@@ -229,11 +232,16 @@ def legend_above(ax: Axes, handles: Mapping[str, Any] | None = None) -> None:
         return
     figure = ax.figure
     if figure.get_gid() == OWN:
-        across = columns_that_fit(list(found), figure.get_figwidth())
+        across = columns_that_fit(list(found), inches_wide(ax))
         figure.legend(list(found.values()), list(found), ncols=across, loc="outside upper center", borderaxespad=0.2)
         return
     across = columns_that_fit(list(found), ax.get_window_extent().width / figure.dpi)
     ax.legend(list(found.values()), list(found), ncols=across, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.2)
+
+
+def inches_wide(ax: Axes) -> float:
+    """Width of the whole figure that an Axes is in."""
+    return cast(Figure, ax.get_figure(root=True)).get_figwidth()
 
 
 def columns_that_fit(labels: Sequence[str], width: float) -> int:

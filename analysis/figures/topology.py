@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
@@ -140,7 +141,7 @@ def _words(ax: Axes, link: Link, known: ResolvedLink, place: Mapping[str, Spot])
     """What a link is, beside it where its slope leaves room: a LAN's to the left, a device's own uplink above, others below or,
     where they fall towards the cloud, above."""
     (x1, y1), (x2, y2) = place[link.a], place[link.b]
-    font = {"size": SMALL - 0.5, "color": LINE, "linespacing": 1.25, "zorder": 2}
+    font: dict[str, Any] = {"size": SMALL - 0.5, "color": LINE, "linespacing": 1.25, "zorder": 2}
     if link.role == "lan":
         ax.text((x1 + x2) / 2 - 0.12, (y1 + y2) / 2, f"LAN, {_rate(known)}", ha="right", va="center", **font)
         return

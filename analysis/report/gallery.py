@@ -5,11 +5,13 @@ from __future__ import annotations
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import analysis
 from analysis import figures, tables
@@ -60,7 +62,7 @@ def _of_model(part: RunPart, results: analysis.Results, model: str, drawn: Drawn
             f"{model} over the replay",
             f"Latency of every request, the plans in force (D, E, C: vertices on device, edge, cloud; x: over so many hosts), "
             f"and the rate of link {link}. A dotted line marks a new plan.",
-            lambda link=link: figures.latency_timeline(own.inferences, own.links, own.plans, link=link),
+            partial(figures.latency_timeline, own.inferences, own.links, own.plans, link=link),
         )
     first = fastest({pair.planner: pair.mean_s for pair in part.summary.pairs if pair.model == model})
     if first and len(own.steps):
@@ -83,7 +85,7 @@ def of_runs(parts: Sequence[RunPart], drawn: Drawn) -> Iterator[Picture]:
         rows = rows[rows["planner"].isin(shared[shared > 1].index)]
         if len(rows):
             title = f"{model}: distribution of latencies, run by run"
-            yield from drawn(title, "", lambda rows=rows: figures.panels(_cdf_of_runs, rows, by="planner"))
+            yield from drawn(title, "", partial(figures.panels, _cdf_of_runs, rows, by="planner"))
 
 
 def _cdf_of_runs(frame: pd.DataFrame, **options: Any) -> Axes:
@@ -102,8 +104,12 @@ def of_sweep(part: SweepPart, drawn: Drawn) -> Iterator[Picture]:
     if frame["setting"].nunique() <= MOST_SETTINGS and len(part.planners) > 1:
         base = str(frame["planner"].iloc[0])
         speedups = "Speed-up", f"Mean latency of {base} over the planner's own, by setting."
-        table = lambda: tables.speedups(frame, base, ["model", "setting"])  # noqa: E731
-        yield from drawn(*speedups, lambda: figures.panels(figures.speedup_bars, table(), by="model", x="setting", columns=1))
+
+        def bars() -> Figure:
+            table = tables.speedups(frame, base, ["model", "setting"])
+            return figures.panels(figures.speedup_bars, table, by="model", x="setting", columns=1)
+
+        yield from drawn(*speedups, bars)
         yield from drawn(
             "Backbone bytes",
             "Application bytes to the cloud for an inference, by setting.",
@@ -112,12 +118,11 @@ def of_sweep(part: SweepPart, drawn: Drawn) -> Iterator[Picture]:
     for name in part.settings:
         numbers = pd.to_numeric(frame[name], errors="coerce")
         if numbers.notna().all() and numbers.nunique() > 2:
-            words = f"Latency over {name}"
             scaled = frame.assign(**{name: numbers})
             yield from drawn(
-                words,
+                f"Latency over {name}",
                 "Mean over all other settings; the shade spans seeds.",
-                lambda scaled=scaled, name=name: figures.panels(figures.scaling, scaled, by="model", x=name),
+                partial(figures.panels, figures.scaling, scaled, by="model", x=name),
             )
 
 

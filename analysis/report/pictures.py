@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -21,7 +21,10 @@ from matplotlib.figure import Figure, SubFigure
 from analysis.report.parts import Picture
 from testbed.errors import InputError
 
-STYLE: dict[str, Any] = {
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+STYLE: dict[RcKeyType, Any] = {
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.03,
     "svg.fonttype": "none",

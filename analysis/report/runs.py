@@ -101,8 +101,8 @@ class RunPart:
         failed = self.run.measured[self.run.measured["error"].notna()]
         if not len(failed):
             return None
-        columns = (Column("model", numeric=False), Column("planner", numeric=False), Column("error", numeric=False))
-        columns += (Column("requests"), Column("first due"), Column("what the first one says", numeric=False))
+        names = tuple(Column(name, numeric=False) for name in ("model", "planner", "error"))
+        columns = (*names, Column("requests"), Column("first due"), Column("what the first one says", numeric=False))
         rows = []
         for (model, planner, error), own in failed.groupby(["model", "planner", "error"], sort=False):
             first = own.iloc[0]
