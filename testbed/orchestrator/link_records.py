@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from testbed.backends.base import LinkCounters
 from testbed.orchestrator.account import WIDE_AREA_ROLES, Ledger, LinkBytes
 from testbed.orchestrator.fidelity import PairFacts, backbone_gap
-from testbed.orchestrator.replay import DIRECTIONS
+from testbed.orchestrator.replay import DIRECTIONS, Done
 from testbed.orchestrator.results import seconds
 from testbed.orchestrator.stage import Stage
 from testbed.orchestrator.truth import LinkKey
@@ -24,18 +24,20 @@ class LinkRecords:
         self._names = names
         self._ledger = ledger
         self._facts = facts
+        self._losses: dict[LinkKey, float] = {}
+        self._shares: list[Done] = []
 
     def states(self) -> None:
-        """A row for every state that a link direction has had, and an event for every CPU share of a host with a trace."""
-        for done in self._stage.replay.done:
+        """A row for every state that a link direction has had since the last call."""
+        carried_out, self._stage.replay.done = self._stage.replay.done, []
+        for done in carried_out:
             step = done.step
             self._facts.trace_late_s = max(self._facts.trace_late_s, done.late_s)
-            if step.state is None:
-                if self._stage.world.hosts[step.name].trace is None:
-                    continue
-                fields = {"host": step.name, "at_s": step.at_s, "late_s": done.late_s, "cpu_share": step.share}
-                self._stage.journal.emit("share", **self._names, **fields)
+            if step.state is None or step.direction is None:
+                self._shares.append(done)
                 continue
+            key = (step.name, step.direction)
+            self._losses[key] = max(step.state.loss, self._losses.get(key, 0.0))
             self._stage.folder.links.add(
                 {
                     **self._names,
@@ -50,13 +52,16 @@ class LinkRecords:
                 }
             )
 
+    def shares(self) -> None:
+        """An event for every CPU share of a host with a trace, once all `states` are told."""
+        for done in self._shares:
+            step = done.step
+            if self._stage.world.hosts[step.name].trace is not None:
+                fields = {"host": step.name, "at_s": step.at_s, "late_s": done.late_s, "cpu_share": step.share}
+                self._stage.journal.emit("share", **self._names, **fields)
+
     def totals(self, before: Counters, after: Counters, now_s: float, judged: bool = True) -> None:
         """A row of totals for every link direction. Unless `judged`, nothing is concluded from them."""
-        losses: dict[LinkKey, float] = {}
-        for done in self._stage.replay.done:
-            if (step := done.step).state is not None and step.direction is not None:
-                key = (step.name, step.direction)
-                losses[key] = max(step.state.loss, losses.get(key, 0.0))
         for link in self._stage.world.layout.links:
             for direction in DIRECTIONS:
                 key = (link.name, direction)
@@ -68,7 +73,7 @@ class LinkRecords:
                         counted,
                         reported,
                         back,
-                        losses.get(key, 0.0),
+                        self._losses.get(key, 0.0),
                         complete=not self._facts.failed and not self._facts.cut_short,
                     )
                 self._stage.folder.links.add(

@@ -108,6 +108,7 @@ class PairRun:
             await self._uploading.restore()
             self._note_tracker()
             self._records.states()
+            self._records.shares()
             self.faults.write()
             if not whole:
                 await self._write_last_totals(before)
@@ -256,6 +257,7 @@ class PairRun:
             due = self._start + turn * interval
             await sleep_until(due)
             self.facts.loop_late_s = max(self.facts.loop_late_s, self._loop.time() - due)
+            self._records.states()  # a long run keeps none of them
             if self._stage.limit.passed():
                 raise RunError(f"the run was stopped at its limit of {self._stage.limit.limit_s:g} s (run.wall_limit)")
             if not watched or not self._stage.fleet.present.is_set():

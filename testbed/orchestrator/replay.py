@@ -87,8 +87,9 @@ async def sleep_until(when: float) -> None:
 
 @dataclass
 class Replay:
-    """Drives the truth along its traces. `done` holds every step carried out since the last `reset`, in order; `on_step` is told
-    of each when it is in force. What lies in `overlay` is part of every state; who changes it calls `overlaid`."""
+    """Drives the truth along its traces. `done` holds the steps carried out since the last `reset`, in order, unless somebody has
+    taken them; `on_step` is told of each when it is in force. What lies in `overlay` is part of every state; who changes it calls
+    `overlaid`."""
 
     links: Mapping[str, ResolvedLink]
     hosts: Mapping[str, ResolvedHost]
