@@ -137,6 +137,7 @@ class Fleet:
         self.on_push: Push = lambda _host, _message: None
         self.on_lost: Callable[[str], None] = lambda _host: None
         self.recovery = False
+        self._detect_s = 0.0
         self.present = asyncio.Event()
         self._fields: dict[str, dict[str, Any]] = {}
         self._shares: dict[str, float] = {}
@@ -144,6 +145,7 @@ class Fleet:
     async def open(self, scenario: Scenario) -> dict[str, dict[str, Any]]:
         """Connect to every agent and configure it; returns their answers by host. Raises AgentError."""
         self.recovery = scenario.recovers != "none"
+        self._detect_s = scenario.recovery.detect
         hosts = [host.name for host in self.session.layout.hosts]
         for host in hosts:
             await self._dial(host)
@@ -174,12 +176,17 @@ class Fleet:
 
     async def come_back(self) -> None:
         """Connect to every agent that is not known to be dead; one that cannot be reached is dead from now on."""
-        for host in [host for host in self.clients if host not in self.dead]:
-            try:
-                await self.connect(host, fresh=False)
-            except AgentError as error:
-                self._lost(host, str(error))
+        await asyncio.gather(*(self._again(host) for host in self.clients if host not in self.dead))
         self.present.set()
+
+    async def _again(self, host: str) -> None:
+        try:
+            async with asyncio.timeout(self._detect_s):
+                await self.connect(host, fresh=False)
+        except AgentError as error:
+            self._lost(host, str(error))
+        except TimeoutError:
+            self._lost(host, f"agent {host} is gone: it did not answer within {self._detect_s:g} s")
 
     async def _dial(self, host: str) -> AgentClient:
         try:

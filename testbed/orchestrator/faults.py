@@ -192,10 +192,13 @@ class Faults:
         if host in self._stage.fleet.dead:
             self._stage.journal.emit("warning", text=f"no frame of {host} is spoiled: it is gone", **self._names)
             return
+        client = self._stage.fleet.clients[host]
         try:
-            await self._stage.fleet.clients[host].call("spoil", {"peer": fault.peer, "how": fault.kind})
+            await client.call("spoil", {"peer": fault.peer, "how": fault.kind})
         except AgentError as error:
-            raise RunError(f"fault {fault.kind!r} of {host}: {error}") from error
+            if client.alive:
+                raise RunError(f"fault {fault.kind!r} of {host}: {error}") from error
+            self._stage.journal.emit("warning", text=f"no frame of {host} is spoiled: {error}", **self._names)
 
     def _tell(self, happening: Happening, phase: str) -> None:
         fields = {"fault": happening.number, "kind": happening.fault.kind, "target": happening.fault.target, "phase": phase}

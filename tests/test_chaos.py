@@ -1,0 +1,91 @@
+"""Whatever goes wrong, every request ends exactly once, in time, rightly or with a named error, and leaves nothing behind.
+
+Scenarios are drawn from seeds (`chaos.py`). A failure names its seed; `D3_CHAOS_SEED=N` runs that one alone, and
+`D3_CHAOS_RUNS=N` so many seeds from 1 on, in each test:
+
+    D3_CHAOS_SEED=17 python -m pytest tests/test_chaos.py -k sizes
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from chaos import QUIET_S, Ended, Watched, carry_out, draw
+
+from testbed.backends.base import Session
+from testbed.backends.mininet import MininetBackend
+from testbed.backends.mininet_support import kernel
+from testbed.backends.sim import SimBackend, SimSession
+
+KEPT_S = 130.0
+"""Tensors that are kept, and plans that are retired, are gone after two minutes; what waits for the last resort is a leak."""
+
+LONG_S = 1000.0
+"""By then the last timer of an agent that has nothing to do has run out."""
+
+
+def seeds(count: int) -> list[int]:
+    """The seeds of a test that runs so many if nothing else is said."""
+    if one := os.environ.get("D3_CHAOS_SEED"):
+        return [int(one)]
+    return list(range(1, 1 + int(os.environ.get("D3_CHAOS_RUNS", count))))
+
+
+def judge(ended: Ended, tensors: str) -> None:
+    """Raise for whatever was not as it must be, in words that lead back to it."""
+    if ended.wrong:
+        asked = ended.scenario
+        lines = [f"seed {asked.seed} ({tensors}): {len(ended.wrong)} promises broken", *ended.wrong[:20]]
+        lines += [f"planners {asked.planning.planners}, {asked.recovery}, {asked.requests.arrival}, route {asked.network.route}"]
+        lines += [f"fault {n}: {fault.model_dump(exclude_none=True)}" for n, fault in enumerate(asked.fault, 1)]
+        pytest.fail("\n".join([*lines, f"D3_CHAOS_SEED={asked.seed} replays it"]), pytrace=False)
+
+
+async def left_in_sim(session: Session) -> list[str]:
+    """Connections, messages, timers and stopped agents that should not be there when nothing has happened for long."""
+    assert isinstance(session, SimSession)
+    await asyncio.sleep(LONG_S)
+    fabric, loop = session.fabric, session.fabric.loop
+    found = [f"{name} is halted" for name in session.layout.by_name if loop.halted(name)]
+    if fabric.in_flight or fabric.in_flight_bytes:
+        found.append(f"{fabric.in_flight} messages of {fabric.in_flight_bytes} B are on their way")
+    dialled: dict[tuple[str, str], int] = {}
+    for host, channels in fabric.channels.items():
+        for channel in channels:
+            if channel.peer.startswith("control:") or host == "orchestrator":
+                found.append(f"a control channel between {host} and {channel.peer}")
+            elif "#" not in channel.peer:
+                dialled[host, channel.peer] = dialled.get((host, channel.peer), 0) + 1
+    found += [f"{count} connections from {host} to {peer}" for (host, peer), count in dialled.items() if count > 1]
+    timers = [entry[2] for entry in loop._timers if not entry[2].cancelled()]
+    found += [f"a timer at {timer.when():.3f} s: {timer!r}" for timer in timers]
+    return found
+
+
+def in_sim(seed: int, tensors: str, requests: int, folder: Path) -> Ended:
+    backend = Watched(SimBackend(), KEPT_S, left_in_sim)
+    ended = carry_out(draw(seed, tensors=tensors, requests=requests), backend, folder / "run")
+    judge(ended, tensors)
+    return ended
+
+
+@pytest.mark.parametrize("seed", seeds(4))
+def test_chaos_over_the_simulator_with_real_tensors(seed: int, tmp_path: Path) -> None:
+    in_sim(seed, "real", 30, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", seeds(60))
+def test_chaos_over_the_simulator_with_sizes(seed: int, tmp_path: Path) -> None:
+    in_sim(seed, "sizes", 60, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.emulation
+@pytest.mark.parametrize("seed", seeds(3))
+def test_chaos_over_mininet(seed: int, tmp_path: Path) -> None:
+    asked = draw(seed, tensors="real", requests=60, netem=bool(kernel()["netem"]), lasts_s=4.0)
+    judge(carry_out(asked, Watched(MininetBackend(), QUIET_S), tmp_path / "run"), "mininet")
