@@ -77,7 +77,7 @@ PLANS: dict[str, str] = RUN | {
 }
 
 EVENTS: dict[str, str] = RUN | {
-    "event": "kind of event: run, session, plan, probe, share, upload, fault, host_lost, resumed, warning, session_end, run_end, ...",
+    "event": "kind of event: run, session, plan, probe, share, upload, fault, host_lost, resumed, warning, session_end, ...",
     "model": "name of the DNN; empty where the event is not a session's",
     "planner": "name of the planner; likewise",
     "at_s": "scenario seconds; empty where the event has none",

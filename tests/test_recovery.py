@@ -17,6 +17,7 @@ from testbed.backends.sim import SimBackend
 from testbed.cli import main
 from testbed.errors import AgentError
 from testbed.orchestrator import run
+from testbed.scenario.load import load
 
 DETECT_S = 0.6
 
@@ -252,3 +253,15 @@ def test_a_stopped_wall_clock_and_a_deadline_bound_everything(tmp_path: Path) ->
     assert len(flying) == 1
     assert outcome.events[-1]["event"] == "run_end"
     assert DEADLINE_S > 0
+
+
+def test_the_shipped_scenario_shows_a_death_silence_and_an_outage_in_a_minute(tmp_path: Path) -> None:
+    run(load("faults"), SimBackend(), tmp_path / "run")
+    results = analysis.load(tmp_path / "run")
+    d3 = results.only(planner="d3")
+    assert not d3.inferences["error"].notna().any()
+    told = d3.faults.set_index("kind")
+    assert list(told.index) == ["kill", "hang", "down", "orchestrator"]
+    assert (told.loc[["kill", "hang", "down"], "resumed"] > 0).all()
+    assert (told["end_s"] < 60.0).all()
+    assert set(results.only(planner="cloud-only").inferences["error"].dropna()) == {"HostUnreachable"}

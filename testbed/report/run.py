@@ -30,7 +30,7 @@ _TEXT = frozenset((*_NAMES, *_STEP_NAMES, *_TRUTHS, *_WHOLE))
 
 @dataclass(frozen=True)
 class Run:
-    """One run. `inferences`, `steps`, `links` and `faults` are the CSV files; `plans` and `events` the JSON lines, one row a record;
+    """One run. `inferences`, `steps`, `links`, `faults` are the CSV files; `plans` and `events` the JSON lines, one row a record;
     `manifest` and `fidelity` the documents. Runs of earlier versions have no steps."""
 
     path: Path
