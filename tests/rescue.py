@@ -60,10 +60,11 @@ async def go_on(
     restart: bool = False,
     route: Route = "relay",
     also: Sequence[str] = (),
+    without: Collection[str] = (),
 ) -> tuple[Plan, list[Message]]:
     """Let a request go on under what is left of a new plan, on living hosts. `also`: other hosts that end their part in the old
-    one. Returns that plan and the answers to `resume`, the device's first."""
-    leads = [new.hosts[tier] for tier in TIERS if new.hosts[tier] in agents.tasks]
+    one; `without`: hosts that are not asked. Returns that plan and the answers to `resume`, the device's first."""
+    leads = [new.hosts[tier] for tier in TIERS if new.hosts[tier] in agents.tasks.keys() - set(without)]
     plan = new if restart else rest_of(graph, new, await ask_held(agents, old, request, leads))
     plan.check(graph)
     programs = lower(graph, plan, route)
