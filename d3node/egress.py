@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from d3node.errors import NodeError
 
 ROOT, FIRST_CLASS, FIRST_QUEUE, FIRST_NETEM = 0x10000, 0x10010, 0x1000_0000, 0x2000_0000
+T = TypeVar("T")
 ETH_P_IP: Final = 0x0800
 FRAME_BYTES: Final = 1514
 QUEUE_S: Final = 0.2
@@ -63,10 +66,11 @@ class Egress:
             raise ShapingError("shaping needs the Python package pyroute2: pip install 'd3-testbed[hosts]'") from error
         plugins.setdefault("bfifo", sched_pfifo)
         self.interface = interface
-        self._netlink = IPRoute()
-        found = self._netlink.link_lookup(ifname=interface)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="egress")  # pyroute2 cannot be used where an event loop runs
+        self._netlink = self._kernel(IPRoute)
+        found = self._kernel(self._netlink.link_lookup, ifname=interface)
         if not found:
-            self._netlink.close()
+            self._let_go()
             raise ShapingError(f"this machine has no interface {interface!r}")
         self._index = int(found[0])
         self._classes: dict[str, int] = {}
@@ -76,7 +80,7 @@ class Egress:
             self._add_root()  # tried now, so that an operator hears of missing rights or modules at once
             self.restore()
         except BaseException:
-            self._netlink.close()
+            self._let_go()
             raise
 
     def shape(self, address: str, state: PathState) -> None:
@@ -105,7 +109,7 @@ class Egress:
         if not self._classes:
             return {}
         found: dict[int, tuple[int, int, int]] = {}
-        for entry in self._netlink.get_classes(self._index):
+        for entry in self._kernel(lambda: list(self._netlink.get_classes(self._index))):
             stats = entry.get_attr("TCA_STATS2")
             if stats is not None:
                 basic, queue = stats.get_attr("TCA_STATS_BASIC"), stats.get_attr("TCA_STATS_QUEUE")
@@ -117,7 +121,7 @@ class Egress:
         self._classes.clear()
         self._states.clear()
         try:
-            self._netlink.tc("del", "htb", self._index, handle=ROOT)
+            self._kernel(self._netlink.tc, "del", "htb", self._index, handle=ROOT)
         except Exception as error:
             if getattr(error, "code", None) not in (2, 22):  # it has none of ours, or is gone itself
                 raise ShapingError(f"{self.interface} cannot be given back: {error}") from error
@@ -127,7 +131,15 @@ class Egress:
         try:
             self.restore()
         finally:
-            self._netlink.close()
+            self._let_go()
+
+    def _kernel(self, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Ask the kernel on this object's own thread, and wait (about a millisecond)."""
+        return self._thread.submit(call, *arguments, **options).result()
+
+    def _let_go(self) -> None:
+        self._kernel(self._netlink.close)
+        self._thread.shutdown()
 
     def _leaf(self, number: int, state: PathState, before: PathState | None) -> None:
         handle = (FIRST_NETEM if state.netem else FIRST_QUEUE) + number * 0x10000
@@ -145,7 +157,7 @@ class Egress:
         self._tc("add", "htb", handle=ROOT, default=0)
 
     def _refuse_foreign(self) -> None:
-        for entry in self._netlink.get_qdiscs(self._index):
+        for entry in self._kernel(lambda: list(self._netlink.get_qdiscs(self._index))):
             if entry["parent"] == 0xFFFFFFFF and entry["handle"] not in (0, ROOT):
                 raise ShapingError(
                     f"{self.interface} has a queueing discipline that somebody set up ({entry.get_attr('TCA_KIND')});"
@@ -155,7 +167,7 @@ class Egress:
 
     def _tc(self, verb: str, kind: str, **options: Any) -> None:
         try:
-            self._netlink.tc(verb, kind, self._index, **options)
+            self._kernel(self._netlink.tc, verb, kind, self._index, **options)
         except Exception as error:
             lacking = {1: "this takes root (CAP_NET_ADMIN)", 2: f"this kernel has no {kind} (module sch_{kind})"}
             reason = lacking.get(getattr(error, "code", 0), str(error))

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -106,21 +106,32 @@ class Machines:
                 process.stdout.close()
 
     @contextmanager
-    def different(self, host: str, *options: str, **environment: str) -> Iterator[None]:
-        """One agent started otherwise, for the length of the block."""
-        self.options[host], self.environment[host] = list(options), environment
-        self.start(host)
+    def different(self, **changes: tuple[Sequence[str], Mapping[str, str]]) -> Iterator[None]:
+        """Some agents started with other options and in another environment, for the length of the block."""
+        for host, (options, environment) in changes.items():
+            self.options[host], self.environment[host] = list(options), dict(environment)
+        self.start_all(changes)
         try:
             yield
         finally:
-            del self.options[host], self.environment[host]
-            self.start(host)
+            for host in changes:
+                del self.options[host], self.environment[host]
+            self.start_all(changes)
+
+    def start_all(self, hosts: Iterable[str]) -> None:
+        """Start agents anew, all at once."""
+        for host in hosts:
+            self.begin(host)
+        for host in hosts:
+            self.ready(host)
 
     def hang(self, host: str) -> None:
-        self.processes[host].send_signal(signal.SIGSTOP)
+        if host in self.processes:
+            self.processes[host].send_signal(signal.SIGSTOP)
 
     def wake(self, host: str) -> None:
-        self.processes[host].send_signal(signal.SIGCONT)
+        if host in self.processes:
+            self.processes[host].send_signal(signal.SIGCONT)
 
 
 @contextmanager
@@ -128,10 +139,7 @@ def machines(folder: Path, net: int, **options: object) -> Iterator[Machines]:
     """Started agents, which end with the block."""
     made = Machines(folder, net, **options)  # type: ignore[arg-type]
     try:
-        for host in made.hosts:
-            made.begin(host)
-        for host in made.hosts:
-            made.ready(host)
+        made.start_all(made.hosts)
         yield made
     finally:
         for host in list(made.processes):

@@ -173,35 +173,29 @@ def test_an_agent_that_is_restarted_mid_run_ends_the_run_by_name_and_serves_the_
     assert [row["error"] for row in rows(after.folder)] == [""] * 14
 
 
-def test_an_agent_of_another_protocol_is_refused_and_told_what_to_install(lab: Machines, tmp_path: Path, capsys: Any) -> None:
-    with lab.different("e2", MACHINES_PROTOCOL="77"):
+def test_agents_of_other_versions_are_refused_and_told_what_to_install(lab: Machines, tmp_path: Path, capsys: Any) -> None:
+    older = ["--model", "alexnet", "--tier", "cloud", "--sizes"], {"MACHINES_D3NODE": "0.0.7"}
+    with lab.different(e1=older, e2=([], {"MACHINES_PROTOCOL": "77"})):
         words = refusal(HostsBackend(lab.inventory), scenario(), tmp_path / "run")
-        assert "e2: no agent can be reached" in words
-        assert "versions differ" in words
-        assert f"pip install d3-testbed=={installed()}" in words
         assert main(["hosts", "check", str(lab.inventory)]) == 2
-        assert f"pip install d3-testbed=={installed()}" in capsys.readouterr().err
+    install = f"pip install d3-testbed=={installed()} there"
+    assert "e2: no agent can be reached" in words
+    assert "versions differ" in words
+    assert f"e1: its agent is of d3-testbed 0.0.7 (protocol {VERSION}), this machine has {installed()}" in words
+    assert "has tier 'cloud' instead of 'edge'" in words
+    assert words.count(install) == 2
+    assert capsys.readouterr().err.count(install) == 2
 
 
-def test_an_agent_of_another_release_without_the_model_and_of_another_tier_is_refused(lab: Machines, tmp_path: Path) -> None:
-    with lab.different("e2", "--model", "alexnet", "--tier", "cloud", "--sizes", MACHINES_D3NODE="0.0.7"):
-        words = refusal(HostsBackend(lab.inventory), scenario(), tmp_path / "run")
-        versions = f"0.0.7 (protocol {VERSION}), this machine has {installed()} (protocol {VERSION})"
-        assert f"e2: its agent is of d3-testbed {versions}" in words
-        assert "has tier 'cloud' instead of 'edge'" in words
-
-
-def test_an_agent_with_other_models_or_weights_is_refused(lab: Machines, tmp_path: Path, capsys: Any) -> None:
+def test_agents_with_other_models_or_weights_are_refused(lab: Machines, tmp_path: Path, capsys: Any) -> None:
     larger = "agent_models:small?input=1x3x96x96"
-    with lab.different("e2", "--model", larger):
+    with lab.different(e2=(["--model", larger], {}), e1=(["--seed", "5"], {})):
         words = refusal(HostsBackend(lab.inventory), scenario(), tmp_path / "run")
-        assert f"e2: has not loaded {SMALL!r} (it has: {larger})" in words
-    with lab.different("e2", "--seed", "5"):
-        words = refusal(HostsBackend(lab.inventory), scenario(), tmp_path / "other")
-        assert "has weights of seed 5, the scenario's of seed 0" in words
-        assert "other weights on some hosts than on others" in words
         assert main(["hosts", "check", str(lab.inventory), str(written(tmp_path))]) == 2
-        assert "e2: its" in capsys.readouterr().err
+    assert f"e2: has not loaded {SMALL!r} (it has: {larger})" in words
+    assert "has weights of seed 5, the scenario's of seed 0" in words
+    assert "other weights on some hosts than on others" in words
+    assert f"e1: its {SMALL!r} has other weights than the scenario's" in capsys.readouterr().err
 
 
 def test_wrong_secrets_and_certificates_are_refused_by_name(lab: Machines, tmp_path: Path) -> None:

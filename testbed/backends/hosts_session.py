@@ -198,8 +198,9 @@ class HostsSession:
             try:
                 found = await measure(await self._line(host.name))
             except (NodeError, AgentError) as error:
-                self._lines.pop(host.name, None)
                 failed = error
+                if (line := self._lines.pop(host.name, None)) is not None:
+                    await line.close()
                 continue
             self.clocks.setdefault(host.name, HostClock()).add(found)
         if failed is not None:
