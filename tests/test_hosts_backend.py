@@ -236,6 +236,8 @@ def test_what_real_machines_cannot_do_is_refused_in_words(lab: Machines) -> None
     assert "operators have" in why(fault=[{"kind": "kill", "at": "1 s", "host": "e2"}])
     assert "need links that can be changed" in why(fault=[{"kind": "down", "at": "1 s", "link": "backbone"}])
     assert "d3node serve takes no part" in why(fault=[{"kind": "corrupt", "at": "1 s", "host": "e1", "peer": "c1"}])
+    assert "exists in backend mininet only" in why(network={"switch": "open-vswitch"})
+    assert "limits hosts in backend mininet only" in why(hosts={"edge": {"cpus": 0.5}})
     assert "measured" in why(fault=[{"kind": "slow", "at": "1 s", "host": "e2", "factor": 2}])
     assert HostsBackend(lab.inventory, lab).support(scenario(fault=[{"kind": "kill", "at": "1 s", "host": "e2"}])).ok
 

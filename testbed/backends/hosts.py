@@ -15,6 +15,7 @@ from d3node.clock import ScaledLoop, run
 from testbed import registry
 from testbed.backends.base import Session, Support
 from testbed.backends.hosts_session import HostsSession
+from testbed.backends.mininet_only import refusals
 from testbed.backends.mininet_support import slowed
 from testbed.errors import BackendError, InventoryError
 from testbed.hosts import inventory as inventories
@@ -63,7 +64,7 @@ class HostsBackend:
             reasons.append("real machines cannot be slowed down: --set run.time_scale=1")
         if self.inventory.links == "real":
             reasons += _unshaped(scenario, [name for name, link in links_of(scenario, layout).items() if link.trace is not None])
-        reasons += slowed(scenario)
+        reasons += [*slowed(scenario), *refusals(scenario)]
         if any(fault.kind in PROCESS_FAULTS for fault in scenario.fault) and self._operator is None:
             reasons.append(
                 "faults of kind kill and hang need a hold on the agents' processes, which their machines' operators have"
