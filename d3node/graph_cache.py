@@ -1,7 +1,8 @@
 """A small per-user cache of layer graphs, so that planning and sizes-only runs need not import torch.
 
 One JSON file per model under $XDG_CACHE_HOME/d3-testbed/graphs (or ~/.cache). The name of the file is a digest of everything that
-the graph depends on; a stale entry is therefore never found, and deleting the folder is always safe.
+the graph depends on; a stale entry is therefore never found, and deleting the folder is always safe. Whoever
+puts an entry in takes those out that were used longest ago, beyond `MOST_BYTES` in all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, lru_cache
@@ -26,6 +28,10 @@ LIBRARIES = ("torch", "torchvision", "timm")
 CODE = ("graph", "instructions", "operators", "reading", "capture", "zoo", "branchy")
 """Modules of this package whose text decides what a graph looks like."""
 
+MOST_BYTES = 64 * 1024 * 1024
+"""What all entries may take together: some 300 graphs of the size of Inception-v4."""
+LEFT_OVER_S = 86_400.0
+"""Age from which a lock or a half-written entry is what a killed process has left."""
 
 _HELD: dict[str, LayerGraph] = {}
 
@@ -60,9 +66,13 @@ def get(source: str) -> LayerGraph | None:
         return _HELD[source]
     entry = folder() / f"{key(source)}.json"
     try:
-        return _read(entry, entry.stat().st_mtime_ns)
+        written_ns = entry.stat().st_mtime_ns
+        graph = _read(entry, written_ns)
     except (OSError, UnicodeDecodeError, ModelError):
         return None
+    with suppress(OSError):
+        os.utime(entry, ns=(time.time_ns(), written_ns))  # used just now, which many file systems do not note by themselves
+    return graph
 
 
 @lru_cache(maxsize=32)
@@ -88,6 +98,26 @@ def put(source: str, graph: LayerGraph) -> None:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
+        prune()
+
+
+def prune() -> None:
+    """Take out what processes that were killed have left, and the entries that were used longest ago until the rest fits into
+    `MOST_BYTES`; the one used last stays. Safe beside other processes: who finds an entry gone captures the model anew."""
+    used: list[tuple[int, int, Path]] = []
+    for path in folder().iterdir():
+        with suppress(OSError):
+            status = path.stat()
+            if path.suffix == ".json":
+                used.append((max(status.st_atime_ns, status.st_mtime_ns), status.st_size, path))
+            elif path.suffix in (".part", ".lock") and time.time() - status.st_mtime > LEFT_OVER_S:
+                path.unlink(missing_ok=True)
+    left = MOST_BYTES
+    for place, (_, size, path) in enumerate(sorted(used, reverse=True)):
+        left -= size
+        if left < 0 and place:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager

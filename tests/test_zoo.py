@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from torch import nn
 from d3node import graph_cache
 from d3node import model as models
 from d3node.errors import ModelError
-from d3node.graph import INPUT
+from d3node.graph import INPUT, LayerGraph
 from d3node.instructions import Program
 from d3node.model import Model, ModelSpec, load_graph, load_model
 from d3node.zoo import Loaded
@@ -109,6 +110,72 @@ def test_two_who_want_the_same_graph_at_once_capture_it_once(monkeypatch: pytest
     assert first == second
     assert len(captured) == 1
     assert [entry.suffix for entry in graph_cache.folder().iterdir()] == [".json"]
+
+
+def entries() -> dict[str, Path]:
+    """The cache's entries by a model's name that cannot be mistaken."""
+    return {LayerGraph.from_json(path.read_text()).name: path for path in graph_cache.folder().glob("*.json")}
+
+
+def named(name: str) -> LayerGraph:
+    return replace(load_graph(ModelSpec("model_blocks:Residual")), name=name)
+
+
+def test_graphs_that_were_used_longest_ago_are_dropped_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_cache, "key", lambda source: source)
+    for day, name in enumerate(("first", "second", "third")):
+        graph_cache.put(name, named(name))
+        os.utime(entries()[name], times=(day * 86_400, day * 86_400))
+    assert graph_cache.get("first") == named("first")  # and so it is used
+    sizes = [path.stat().st_size for path in entries().values()]
+    monkeypatch.setattr(graph_cache, "MOST_BYTES", sum(sizes))
+    graph_cache.put("fourth", named("fourth"))
+    assert {"first", "fourth"} <= set(entries())
+    assert "second" not in entries()
+    monkeypatch.setattr(graph_cache, "MOST_BYTES", 1)
+    graph_cache.put("fifth", named("fifth"))
+    assert set(entries()) == {"fifth"}
+
+
+def test_what_killed_processes_left_in_the_cache_is_dropped_and_what_others_do_now_is_not() -> None:
+    graph = load_graph(ModelSpec("model_blocks:Residual"))
+    for name in ("old.part", "old.lock", "new.part", "new.lock"):
+        path = graph_cache.folder() / name
+        path.write_text("")
+        if name.startswith("old"):
+            os.utime(path, times=(0, 0))
+    graph_cache.put("resnet18", graph)
+    assert {path.name for path in graph_cache.folder().iterdir() if path.suffix != ".json"} == {"new.part", "new.lock"}
+
+
+FILLING = """
+import sys
+from dataclasses import replace
+from d3node import graph_cache
+from d3node.graph import LayerGraph
+graph_cache.key = lambda source: source
+graph = LayerGraph.from_json(sys.stdin.read())
+graph_cache.MOST_BYTES = 3 * len(graph.to_json())
+for i in range(150):
+    name = f"m{(i * int(sys.argv[1])) % 11}"
+    found = graph_cache.get(name)
+    assert found is None or found.name == name, found
+    graph_cache.put(name, replace(graph, name=name))
+"""
+
+
+def test_processes_that_fill_and_prune_the_cache_at_once_never_read_a_wrong_graph() -> None:
+    text = load_graph(ModelSpec("model_blocks:Residual")).to_json()
+    command = [sys.executable, "-c", FILLING]
+    started = [subprocess.Popen([*command, str(step)], stdin=subprocess.PIPE, text=True) for step in (1, 3, 7)]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write(text)
+        process.stdin.close()
+    assert [process.wait() for process in started] == [0, 0, 0]
+    kept = sum(path.stat().st_size for path in graph_cache.folder().glob("*.json"))
+    assert kept <= 5 * len(text)
+    assert not list(graph_cache.folder().glob("*.part"))
 
 
 def test_real_weights_are_loaded_strictly(tmp_path: Path) -> None:
