@@ -333,3 +333,25 @@ def test_every_shipped_scenario_runs_and_is_trusted(tmp_path: Path, name: str) -
     devices = known.requests.origins or known.topology.devices
     sites = {"two_sites": 2, "fleet": known.topology.sites}.get(name, 1)
     assert all(pair.requests == 4 * devices * sites for pair in summary.pairs)
+
+
+def test_warm_up_requests_that_fail_in_an_outage_are_on_record_and_the_session_goes_on(tmp_path):
+    """The backbone is dead in its first state, which is what a warm-up meets. Only the verdict and the rows remember it."""
+    trace = tmp_path / "late.csv"
+    trace.write_text("time_s,rate_bps\n0,0\n2,20e6\n60,20e6\n")
+    known = scenario(
+        links={
+            "access": {"rate": "50 Mbit/s", "delay": "2 ms"},
+            "backbone": {"trace": str(trace), "delay": "10 ms"},
+        },
+        requests={"count": 3, "warmup": 2, "deadline": "5 s", "arrival": "fixed", "rate": "1 /s"},
+        planning={"planners": ["cloud-only"]},
+    )
+    summary = run(known, SimBackend(), tmp_path / "run")
+    found = rows(tmp_path / "run")
+    assert [row["error"] for row in found if row["warmup"] == "true"] == ["DeadlineExceeded"] * 2
+    measured = [row for row in found if row["warmup"] == "false"]
+    assert [row["error"] for row in measured] == [""] * 3
+    assert float(measured[0]["latency_s"]) == pytest.approx(2.1, abs=0.2)  # until the backbone is there, and the way
+    assert summary.verdict == "degraded"
+    assert any("2 of 5 failed" in line for line in summary.failing)
