@@ -340,6 +340,27 @@ class TestInABrowser:
         assert heading.get_attribute("aria-sort") == "descending"
         assert said == []
 
+    @pytest.mark.parametrize("name", ["evil", "sweep", "all"])
+    def test_on_paper_there_are_no_controls_no_dark_ground_and_nothing_is_cut_off(self, opened, files, name):
+        """A sheet (letter, on its side, less margins) is 965 px wide; who likes it dark prints black on white all the same."""
+        page, said, _ = opened(files[name], 965, "dark")
+        page.emulate_media(media="print")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("details:not([open])").count() == 0
+        style = "(item, name) => getComputedStyle(item)[name]"
+        assert {item.evaluate(style, "display") for item in page.query_selector_all(".arrow")} == {"none"}
+        assert page.query_selector("body").evaluate(style, "backgroundColor") == "rgb(255, 255, 255)"
+        assert page.query_selector("table").evaluate("item => getComputedStyle(item.closest('section')).color") == "rgb(0, 0, 0)"
+        scrolled = "item => item.scrollHeight > item.clientHeight + 1 && getComputedStyle(item).overflowY !== 'visible'"
+        assert not any(item.evaluate(scrolled) for item in page.query_selector_all(".scroll, pre"))
+        lines = "item => item.getClientRects().length === 1 && getComputedStyle(item).whiteSpace"
+        assert {item.evaluate(lines) for item in page.query_selector_all("td.number")} == {"nowrap"}
+        root = "document.documentElement"
+        assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.locator("details:not([open])").count() > 0
+        assert said == []
+
     def test_it_is_dark_where_the_reader_likes_it_dark_figures_too(self, opened, files):
         def brightness(scheme: str) -> list[float]:
             """Of the page, and of a figure on it (0 to 255)."""
