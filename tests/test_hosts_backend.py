@@ -173,6 +173,21 @@ def test_an_agent_that_is_restarted_mid_run_ends_the_run_by_name_and_serves_the_
     assert [row["error"] for row in rows(after.folder)] == [""] * 14
 
 
+def test_with_recovery_requests_go_on_when_an_agent_dies(lab: Machines, tmp_path: Path) -> None:
+    wanted = scenario(
+        requests={"count": 12, "arrival": "fixed", "rate": "2 /s", "deadline": "60 s"},
+        planning={"planners": ["d3"]},
+        fault=[{"kind": "kill", "at": "2 s", "host": "e1"}],
+    )
+    try:
+        run(wanted, HostsBackend(lab.inventory, lab), tmp_path / "run")
+    finally:
+        lab.start("e1")
+    found = rows(tmp_path / "run")
+    assert [row["error"] for row in found] == [""] * 13
+    assert {row["correct"] for row in found} == {"true"}
+
+
 def test_agents_of_other_versions_are_refused_and_told_what_to_install(lab: Machines, tmp_path: Path, capsys: Any) -> None:
     older = ["--model", "alexnet", "--tier", "cloud", "--sizes"], {"MACHINES_D3NODE": "0.0.7"}
     with lab.different(e1=older, e2=([], {"MACHINES_PROTOCOL": "77"})):
