@@ -48,7 +48,7 @@ PLANNERS = (
 DEADLINE_S = 6.0
 EDGES, DEVICES = (1, 2, 3, 4), (1, 2, 3)
 ERRORS = {name for module in (d3node.errors, testbed.errors) for name in dir(module) if not name.startswith("_")}
-ERRORS |= {"HostUnreachable"}
+ERRORS = (ERRORS | {"HostUnreachable", "RecoveryFailed"}) - {"PlanError"}
 """Names that a failed request may end with."""
 QUIET_S = 2.0
 """What the last messages of a run may still take, on a real clock."""

@@ -89,3 +89,13 @@ def test_chaos_over_the_simulator_with_sizes(seed: int, tmp_path: Path) -> None:
 def test_chaos_over_mininet(seed: int, tmp_path: Path) -> None:
     asked = draw(seed, tensors="real", requests=60, netem=bool(kernel()["netem"]), lasts_s=4.0)
     judge(carry_out(asked, Watched(MininetBackend(), QUIET_S), tmp_path / "run"), "mininet")
+
+
+def test_a_device_that_is_another_one_when_the_orchestrator_comes_back_is_given_plans_again(tmp_path: Path) -> None:
+    """Chaos found it (seed 261): killed and restarted in the meantime, the device answered and knew of no plan ever after."""
+    asked = draw(261, tensors="sizes", requests=40)
+    assert [fault.kind for fault in asked.fault] == ["down", "kill", "flap", "orchestrator", "kill"]
+    ended = carry_out(asked, Watched(SimBackend(), KEPT_S, left_in_sim), tmp_path / "run")
+    judge(ended, "sizes")
+    assert not ended.failed
+    assert ended.recoveries

@@ -138,6 +138,7 @@ class Fleet:
         self.on_lost: Callable[[str], None] = lambda _host: None
         self.recovery = False
         self._detect_s = 0.0
+        self._planned: set[str] = set()
         self.present = asyncio.Event()
         self._fields: dict[str, dict[str, Any]] = {}
         self._shares: dict[str, float] = {}
@@ -183,6 +184,9 @@ class Fleet:
         try:
             async with asyncio.timeout(self._detect_s):
                 await self.connect(host, fresh=False)
+                if host in self._planned and not (await self.clients[host].call("stats")).fields["epochs"]:
+                    self.clients[host].drop()
+                    raise AgentError(f"agent {host} is gone: who answers in its place knows of no plan")
         except AgentError as error:
             self._lost(host, str(error))
         except TimeoutError:
@@ -222,6 +226,7 @@ class Fleet:
     async def call_all(self, hosts: Iterable[str], kind: str, fields: Mapping[str, dict[str, Any]]) -> dict[str, Message]:
         """The same kind of call to several agents at once; all of them have answered when this returns."""
         names = list(hosts)
+        self._planned.update(names if kind == "install" else ())
         replies = await asyncio.gather(*(self.clients[name].call(kind, fields[name]) for name in names), return_exceptions=True)
         for reply in replies:
             if isinstance(reply, BaseException):
