@@ -18,7 +18,7 @@ from d3node.auth import Handshake, refusal
 from d3node.channel import Message, Spoiling, Transfer
 from d3node.direct import LARGE_BYTES, DirectSocket
 from d3node.errors import AuthenticationError, ChannelClosed, ChannelError, ProtocolError
-from d3node.frames import STAGE_BYTES, Frame, FrameReader, nobodys
+from d3node.frames import Frame, FrameReader, nobodys
 from d3node.tls import TlsLayer
 
 ENCRYPTED_AT_ONCE: Final = 1 << 18
@@ -48,7 +48,7 @@ class TcpChannel(asyncio.BufferedProtocol):
         self.address = ""
         self.names: frozenset[str] | None = None
         self._tls = tls
-        self._cipher = memoryview(bytearray(STAGE_BYTES)) if tls is not None else None
+        self._cipher = memoryview(bytearray(ENCRYPTED_AT_ONCE)) if tls is not None else None
         self._sizes = sizes
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -207,6 +207,8 @@ class TcpChannel(asyncio.BufferedProtocol):
             if not self._took(nbytes) and self._socket is not None and (room := self._reader.tensor_room) is not None:
                 self._took(self._socket.read_more(room))
         else:
+            if self._socket is not None and nbytes < len(self._cipher):
+                nbytes += self._socket.read_more(self._cipher[nbytes:])
             self._tls.feed(self._cipher[:nbytes])
             self._decrypt()
 

@@ -46,6 +46,12 @@ WAYS_TO_NETEM = [
     "vagrant up, for a virtual machine that has it",
     "scenarios without delay and loss, which need none",
 ]
+ROOT_FOR = [
+    "backend mininet: network namespaces, veth pairs, bridges, queues (HTB, netem), CPU quotas; removed at the end",
+    "backend mininet with --capture: packet sockets on the backbone",
+    "d3node serve --allow-shaping: queues on the interface that is named there, and nothing else",
+]
+"""All that asks for root. Where the kernel lets everybody make user namespaces, namespaces and queues do without."""
 OPTIONAL_TOOLS = frozenset({"ovs-vsctl", "tcpdump"})
 _SBIN = "PATH=$PATH:/usr/sbin:/sbin;"
 EXTRA = {"torchvision": "zoo", "timm": "zoo", "mininet": "emulation", "pyroute2": "emulation", "scapy": "emulation"}
@@ -118,6 +124,7 @@ def facts(probe: Probe | None = None) -> dict[str, Any]:
         "tools": tools,
         "backends": backends(),
         "advice": advice(tools, packages),
+        "root_for": ROOT_FOR,
         "ways_to_netem": [] if netem else WAYS_TO_NETEM,
     }
 

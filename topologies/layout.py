@@ -61,6 +61,9 @@ class Layout:
                 f"layout {self.name!r}: {long!r} cannot name a host or switch: a letter, then letters, digits, '-', '_', '.';"
                 f" at most {NAME_LENGTH} characters"
             )
+        odd = next((link.name for link in self.links if not re.fullmatch(r"\w[\w.-]{0,99}", link.name)), None)
+        if odd is not None:  # captures are files of that name
+            raise ValueError(f"layout {self.name!r}: {odd!r} cannot name a link: letters, digits, '-', '_', '.'")
         known = set(nodes)
         for link in self.links:
             for end in (link.a, link.b):

@@ -21,7 +21,8 @@ def doctor(as_json: Json = False) -> None:
         return
     out.print(_table(facts))
     out.print(_backends(facts["backends"]))
-    for title, lines in (("To add what is missing", facts["advice"]), ("Ways to netem", facts["ways_to_netem"])):
+    wants = ("What root is needed for", facts["root_for"])
+    for title, lines in (wants, ("To add what is missing", facts["advice"]), ("Ways to netem", facts["ways_to_netem"])):
         if lines:
             out.print(f"[bold]{title}[/bold]")
             for line in lines:

@@ -84,7 +84,7 @@ def with_traces(
         where = str(Path(trace).resolve()) if Path(trace).exists() else trace
         given = [f"links.backbone.trace={where}", "links.backbone.trace_scale=1", *(overrides or ())]
         file, _, query = trace.partition("?")
-        label = "-".join(filter(None, (Path(file).name.replace(":", "-"), query)))
+        label = "-".join(filter(None, (Path(file).name.replace(":", "-"), query.replace("/", "-"))))
         if label in found:
             raise InputError(f"--trace {trace}: two traces would be called {label!r}; rename one file")
         found[label] = scenario_of(name, given, planners, models, seed)

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from testbed import owner
 from testbed.errors import InputError, RunError
 from testbed.orchestrator.columns import FAULTS, INFERENCES, LINKS, RECOVERED, STEPS
 
@@ -182,7 +183,7 @@ class RunFolder:
     def __init__(self, path: Path, recovery: bool = False) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            owner.make(path)
             if any(entry.name != "capture" for entry in path.iterdir()):
                 raise InputError(f"{path} is not empty: results of a run go to a folder of their own, choose another with --out")
             self.inferences = Table(path / "inferences.csv", INFERENCES | (RECOVERED if recovery else {}))
@@ -211,3 +212,4 @@ class RunFolder:
         for file in (self.inferences, self.steps, self.links, self.faults, self.plans, self.events):
             if file is not None:
                 file.close()
+        owner.give_all(self.path)

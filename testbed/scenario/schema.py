@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from d3node.program import Route
 from testbed.scenario.faults import FaultTable, Mode, RecoveryTable
@@ -210,10 +210,21 @@ class RunTable(Table):
     wall_limit: Duration | None = Field(default=None, gt=0.0, description="stop the run after this much wall-clock time")
 
 
+def _plain_name(name: str) -> str:
+    """Run folders are called by it: it must not lead out of the folder that they are made in."""
+    plain = name.isprintable() and not set(name) & set("/\\") and not name.startswith((".", "-"))
+    if not plain or not name.strip() or len(name) > 100:
+        raise ValueError(f"{name[:40]!r} cannot name a run's folder: no slashes or control characters, no '.' or '-' at first")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+
+
 class Scenario(Table):
     """A whole scenario file. `links` and `hosts` are keyed by role/tier or by name."""
 
-    name: str = Field(description="what results call it", json_schema_extra={"default": "the file's name"})
+    name: Name = Field(description="what results call it", json_schema_extra={"default": "the file's name"})
     description: str = Field(default="", description="a line for people")
     seed: int = Field(default=0, description="of arrivals and input images")
     model: ModelTable
