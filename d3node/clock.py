@@ -191,6 +191,7 @@ class _Soon(Handle):
     """asyncio's handle without its debug mode: whole runs of the simulator are made of these."""
 
     __slots__ = ()
+    _repr = _source_traceback = None
 
     def __init__(self, callback: Any, args: Any, loop: VirtualLoop, context: Context | None) -> None:
         self._context = copy_context() if context is None else context
@@ -198,7 +199,6 @@ class _Soon(Handle):
         self._callback = callback
         self._args = args
         self._cancelled = False
-        self._repr = self._source_traceback = None
 
 
 class _Timer(_Soon, TimerHandle):
@@ -207,7 +207,11 @@ class _Timer(_Soon, TimerHandle):
     __slots__ = ()
 
     def __init__(self, when: float, callback: Any, args: Any, loop: VirtualLoop, context: Context | None) -> None:
-        _Soon.__init__(self, callback, args, loop, context)
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
         self._when = when
         self._scheduled = True
 

@@ -95,6 +95,7 @@ class Ledger:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._routes: dict[tuple[str, str], Route] = {}
+        self._booked: dict[tuple[str, str], tuple[Route, list[LinkBytes]]] = {}
         self.links: dict[LinkKey, LinkBytes] = {}
         self.compute_s = 0.0
         self.overrun_s = 0.0
@@ -121,12 +122,13 @@ class Ledger:
 
     def book_transfer(self, source: str, target: str, nbytes: int) -> Route:
         """Book one message on every link that it crossed."""
-        route = self._routes.get((source, target)) or self.route(source, target)
+        found = self._booked.get((source, target))
+        if found is None:
+            route = self.route(source, target)
+            found = self._booked[source, target] = route, [self.links.setdefault(key, LinkBytes()) for key in route.links]
+        route, entries = found
         framed = frame_bytes(nbytes)
-        for key in route.links:
-            entry = self.links.get(key)
-            if entry is None:
-                entry = self.links[key] = LinkBytes()
+        for entry in entries:
             entry.messages += 1
             entry.message_bytes += nbytes
             entry.framed_bytes += framed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
@@ -43,7 +43,7 @@ SAME_FACTOR = 1e-4
 """A step whose share of its host's time is this close to the expected one has not drifted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Way:
     """What is known of one directed pair of hosts: the delay, the nominal rates of the links between them (1 kbit/s at least),
     and the ends of the last transfers. `tells`: the pairs that a sample speaks for (on a LAN both directions)."""
@@ -52,6 +52,14 @@ class Way:
     links: Mapping[LinkKey, float]
     tells: tuple[Pair, ...]
     ends: deque[float]
+    _shared: dict[Way, tuple[LinkKey, ...]] = field(default_factory=dict)
+
+    def shared(self, other: Way) -> tuple[LinkKey, ...]:
+        """The links that both have."""
+        found = self._shared.get(other)
+        if found is None:
+            found = self._shared[other] = tuple(key for key in self.links if key in other.links)
+        return found
 
 
 @dataclass(slots=True)
@@ -223,18 +231,17 @@ class Observer:
         kept = []
         for flow in flows:
             start, end = flow.start, flow.end
-            for before in flow.way.ends:
-                if start < before < end:
-                    start = before
-            flow.start = start
-            flow.way.ends.append(end)
+            ends = flow.way.ends
+            if max(ends, default=start) > start:
+                flow.start = start = max([start, *[before for before in ends if before < end]])
+            ends.append(end)
             if end - start > SHORTEST_S:
                 kept.append(flow)
         for flow in kept:
             start, end = flow.start, flow.end
-            rivals = [(other, other.start, other.end) for other in kept if other.start < end and start < other.end]
+            rivals = [other for other in kept if other.start < end and start < other.end and other is not flow]
             rate = flow.framed_bytes * 8.0 / (end - start)
-            if len(rivals) > 1:  # it is there itself
+            if rivals:
                 rate *= _crowding(flow, rivals)
             self._sample_rate(flow.way, rate)
 
@@ -326,24 +333,19 @@ def _is_news(value: float, told: float, settled: float = SETTLED) -> bool:
     return abs(value - told) > settled * told
 
 
-def _crowding(flow: Flow, meanwhile: Sequence[tuple[Flow, float, float]]) -> float:
-    """How much longer a transfer should take for the others among these (with starts and ends) on its links, by the links'
-    nominal rates (1: no longer)."""
+def _crowding(flow: Flow, rivals: Sequence[Flow]) -> float:
+    """How much longer a transfer should take for these others on its links meanwhile, by the links' nominal rates (1: no
+    longer)."""
     start, end, own = flow.start, flow.end, flow.framed_bytes
-    rivals = [
-        (other.way.links, other.framed_bytes * ((end if end < e else e) - (start if start > s else s)) / (e - s))
-        for other, s, e in meanwhile
-        if other is not flow
-    ]
-    alone = crowded = 0.0
-    for key, rate in flow.way.links.items():
-        total = own
-        for links, rival_bytes in rivals:
-            if key in links:
-                total += rival_bytes
-        alone = max(alone, own / rate)
-        crowded = max(crowded, total / rate)
-    return crowded / alone
+    total = dict.fromkeys(flow.way.links, own)
+    for other in rivals:
+        s, e = other.start, other.end
+        if shared := flow.way.shared(other.way):
+            rival_bytes = other.framed_bytes * ((end if end < e else e) - (start if start > s else s)) / (e - s)
+            for key in shared:
+                total[key] += rival_bytes
+    rates = flow.way.links
+    return max([total[key] / rate for key, rate in rates.items()]) / max([own / rate for rate in rates.values()])
 
 
 def _path(network: NetworkState, name: str) -> Path:

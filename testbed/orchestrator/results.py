@@ -47,7 +47,11 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path} cannot be written: {error.strerror or error}")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -152,9 +156,11 @@ class Table:
 
     def _write(self, text: str) -> None:
         rest = text.encode()
-        with writing(self._path):
-            while rest:
+        while rest:
+            try:
                 rest = rest[self._file.write(rest) :]
+            except OSError as error:
+                raise _refused(self._path, error) from error
 
 
 class Lines:

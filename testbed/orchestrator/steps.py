@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from functools import lru_cache
 
 from testbed.orchestrator.account import Ledger
@@ -17,7 +16,8 @@ from testbed.orchestrator.tracker import Request
 def of_request(model: str, planner: str, request: Request, start: float, ledger: Ledger) -> str:
     """A line of CSV for every computation and every message of a request that is over, host by host; `start` is the loop time
     of scenario second 0. There may be hundreds: only names of models and planners can need quotes, the rest is plain text."""
-    head = _quoted([model, planner, request.device, request.number, "true" if request.warmup else "false", request.listed])
+    warmup = "true" if request.warmup else "false"
+    head = f"{_quoted(model, planner, request.device)},{request.number},{warmup},{request.listed}"
     lines = []
     for report in request.reports:
         host = report["host"]
@@ -49,7 +49,8 @@ def ranges(numbers: tuple[int, ...]) -> str:
     return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def _quoted(values: Sequence[object]) -> str:
+@lru_cache(maxsize=4096)
+def _quoted(*values: str) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(values)
     return line.getvalue()
