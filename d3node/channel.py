@@ -85,10 +85,15 @@ class Channel(Protocol):
 
 @runtime_checkable
 class PromptChannel(Channel, Protocol):
-    """A channel that can do without its writer having to wait where sending takes no time (`sim`'s control plane)."""
+    """A channel that can do without its writer having to wait (`sim`'s: much of a run's work would be waking writers)."""
 
     def send_now(self, message: Message) -> bool:
         """Send a message at once; False (and nothing is sent) where that takes time or the peer is gone."""
+        ...
+
+    def start(self, message: Message, sent: Callable[[int], None]) -> bool:
+        """Begin to send: `sent(bytes)` is called where `send` would have returned, unless the channel ends first, which `receive`
+        tells. False (and nothing is sent) where only `send` will do, or when the peer is gone."""
         ...
 
 

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from d3node.channel import Channel, Message, PromptChannel, Spoiling, Transport
@@ -45,7 +46,9 @@ class Link:
         self._queue: deque[tuple[Message, Sender | None]] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._channel: Channel | None = None
+        self._prompt: PromptChannel | None = None
         self._warm = False
+        self._busy = False
         self._spoil: Spoiling | None = None
         self._loop = asyncio.get_running_loop()
         self._writer = self._loop.create_task(self._write(), name=f"{host}: to {peer}")
@@ -54,8 +57,7 @@ class Link:
     def post(self, message: Message, sender: Sender | None = None) -> None:
         """Queue a message; the sender hears of it once it is handed to the network."""
         self._queue.append((message, sender))
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        self._go_on()
 
     def spoil(self, how: Spoiling) -> None:
         """Fault injection: the next message on this link is corrupted, or half of it is sent and the connection aborted."""
@@ -65,8 +67,7 @@ class Link:
         """Dial now, so that the first message does not have to wait for it."""
         if self._channel is None and not self._warm:
             self._warm = True
-            if self._wake is not None and not self._wake.done():
-                self._wake.set_result(None)
+            self._go_on()
 
     def close(self) -> None:
         """Stop sending; what is queued is dropped."""
@@ -77,10 +78,30 @@ class Link:
             self._channel.abort()
         self._queue.clear()
 
+    def _go_on(self) -> None:
+        """Send what is first in the queue where that takes no task, else let the writer do it."""
+        queue, channel = self._queue, self._prompt
+        while channel is not None and self._spoil is None and queue and not self._busy:
+            message, sender = queue[0]
+            if sender is None or not sender.ended:
+                self._busy = channel.start(message, partial(self._sent, sender))
+                if not self._busy:
+                    break
+            queue.popleft()
+        if (queue or self._warm) and not self._busy and self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _sent(self, sender: Sender | None, size: int) -> None:
+        self._busy = False
+        self.bytes_sent += size
+        if sender is not None:
+            sender.sent(size)
+        self._go_on()
+
     async def _write(self) -> None:
         queue = self._queue
         while True:
-            if not queue and not self._warm:
+            if self._busy or not (queue or self._warm):
                 self._wake = self._loop.create_future()
                 await self._wake
                 self._wake = None
@@ -88,7 +109,7 @@ class Link:
             try:
                 if channel is None:
                     channel = await self._open()
-                while queue and self._channel is channel:
+                while queue and self._channel is channel and not self._busy:
                     message, sender = queue.popleft()
                     if sender is not None and sender.ended:
                         continue
@@ -96,12 +117,15 @@ class Link:
                         channel.spoil(self._spoil)
                         self._spoil = None
                     before = channel.bytes_sent
+                    self._busy = True
                     await channel.send(message)
+                    self._busy = False
                     size = channel.bytes_sent - before
                     self.bytes_sent += size
                     if sender is not None:
                         sender.sent(size)
             except ChannelError as error:
+                self._busy = False
                 self._lose(channel, str(error))
 
     async def _open(self) -> Channel:
@@ -110,6 +134,7 @@ class Link:
         self._channel = channel
         await channel.send(Message("hello", {"host": self._host}))
         self.bytes_sent += channel.bytes_sent
+        self._prompt = channel if isinstance(channel, PromptChannel) else None
         self._watcher = self._loop.create_task(self._watch(channel), name=f"{self._host}: watching {self.peer}")
         return channel
 
@@ -127,8 +152,8 @@ class Link:
     def _lose(self, channel: Channel | None, reason: str) -> None:
         if channel is not self._channel:
             return
-        self._channel = None
-        self._warm = False
+        self._channel = self._prompt = None
+        self._warm = self._busy = False
         self._queue.clear()
         if channel is not None:
             channel.abort()

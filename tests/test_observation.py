@@ -40,6 +40,7 @@ class FakeRequest:
         plan = Plan("p", "chain", ("device", "edge", "edge", "edge", "cloud"), HOSTS, stacks, epoch=1)
         self.epoch = Epoch(plan, lower(GRAPH, plan), ("d1", "e1", "c1"), frozenset({"d1", "e1", "c1"}))
         self.reports = list(reports)
+        self.recoveries = 0
 
 
 def moved(peer: str, host: str, nbytes: int, start: float, rate: float, delay: float = 0.0, **more: Any) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -116,12 +118,11 @@ class SimChannel:
         spoil, self._spoil = self._spoil, None
         if spoil == "truncate":
             await self._cut(size // 2)
+        if self._stream is None:
+            self._hand_over(message, size, damaged=spoil == "corrupt")
+            return
         flight = _Flight(self, message, size, fabric.loop.time())
         flight.damaged = spoil == "corrupt"
-        if self._stream is None:
-            flight.left()
-            flight.arrived()
-            return
         flight.gone = gone = fabric.loop.create_future()
         self._leaving.append(flight)
         self._stream.send(size, flight.left, flight.arrived)
@@ -148,10 +149,24 @@ class SimChannel:
         """As `send`, where it takes no time; False (and nothing is sent) on a channel over links, or when the peer is gone."""
         if self._stream is not None or self._error is not None or self._fabric.strict or self._spoil is not None:
             return False
-        flight = _Flight(self, message, wire_size(message) if self._counted else 0, self._fabric.loop.time())
-        flight.left()
-        flight.arrived()
+        self._hand_over(message, wire_size(message) if self._counted else 0)
         return True
+
+    def start(self, message: Message, sent: Callable[[int], None]) -> bool:
+        """As `send`, without waiting: `sent(bytes)` is called when the message has left, unless the channel ends first.
+        False (and nothing is sent) where only `send` will do, or when the peer is gone."""
+        if self._stream is None or self._error is not None or self._fabric.strict or self._spoil is not None:
+            return False
+        flight = _Flight(self, message, wire_size(message) if self._counted else 0, self._fabric.loop.time())
+        flight.sent, flight.context = sent, copy_context()
+        self._stream.send(flight.size, flight.left, flight.arrived)
+        return True
+
+    def _hand_over(self, message: Message, size: int, damaged: bool = False) -> None:
+        """Where no link is crossed, a message is there at once."""
+        self.bytes_sent += size
+        self._fabric.sent_bytes += size
+        self.other.take(message, self._fabric.loop.time(), size, damaged)
 
     async def receive(self) -> Message:
         """Next message. Raises ChannelClosed at the end of the stream, and ProtocolError behind a damaged message."""
@@ -205,21 +220,24 @@ class SimChannel:
 
     # -- what happens to it
 
-    def take(self, flight: _Flight) -> None:
+    def arriving(self, flight: _Flight) -> None:
+        """A message has crossed the links."""
+        self._fabric.in_flight -= 1
+        self._fabric.in_flight_bytes -= flight.size
+        self.take(flight.message, flight.sent_at, flight.size, flight.damaged)
+
+    def take(self, message: Message, sent_at: float, size: int, damaged: bool) -> None:
         """A message arrives."""
         fabric = self._fabric
-        fabric.in_flight -= 1
-        fabric.in_flight_bytes -= flight.size
-        if self._error is not None or self._fault is not None or flight.damaged:
-            fabric.dropped_bytes += flight.size
-            if flight.damaged and self._error is None:
+        if self._error is not None or self._fault is not None or damaged:
+            fabric.dropped_bytes += size
+            if damaged and self._error is None:
                 self._fault = ProtocolError("a frame does not match its checksum: it was damaged on the way")
                 self._wake()
             return
-        self.bytes_received += flight.size
-        fabric.received_bytes += flight.size
-        message = flight.message
-        transfer = Transfer(flight.sent_at, fabric.loop.time(), flight.size)
+        self.bytes_received += size
+        fabric.received_bytes += size
+        transfer = Transfer(sent_at, fabric.loop.time(), size)
         self._inbox.append(Message(message.kind, message.fields, message.payloads, transfer))
         self._wake()
 
@@ -240,14 +258,17 @@ class SimChannel:
 
     def left(self, flight: _Flight) -> None:
         """The last byte of a message has left this host."""
-        fabric = self._fabric
-        flight.sent_at = max(flight.sent_at, self._previous_left)
+        fabric, size = self._fabric, flight.size
+        if flight.sent_at < self._previous_left:
+            flight.sent_at = self._previous_left
         self._previous_left = fabric.loop.time()
-        self.bytes_sent += flight.size
-        fabric.sent_bytes += flight.size
+        self.bytes_sent += size
+        fabric.sent_bytes += size
         fabric.in_flight += 1
-        fabric.in_flight_bytes += flight.size
-        if flight.gone is not None:
+        fabric.in_flight_bytes += size
+        if flight.sent is not None:
+            fabric.loop.call_soon(flight.sent, size, context=flight.context)
+        elif flight.gone is not None:
             self._leaving.popleft()
             _resolve(flight.gone)
 
@@ -275,7 +296,7 @@ class SimChannel:
 class _Flight:
     """A message on its way. `sent_at` becomes the moment its first byte left: behind what was queued before it."""
 
-    __slots__ = ("channel", "damaged", "gone", "message", "sent_at", "size")
+    __slots__ = ("channel", "context", "damaged", "gone", "message", "sent", "sent_at", "size")
 
     def __init__(self, channel: SimChannel, message: Message, size: int, sent_at: float) -> None:
         self.channel = channel
@@ -283,13 +304,15 @@ class _Flight:
         self.size = size
         self.sent_at = sent_at
         self.gone: asyncio.Future[None] | None = None
+        self.sent: Callable[[int], None] | None = None
+        self.context: Context | None = None
         self.damaged = False
 
     def left(self) -> None:
         self.channel.left(self)
 
     def arrived(self) -> None:
-        self.channel.other.take(self)
+        self.channel.other.arriving(self)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
