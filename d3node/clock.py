@@ -135,6 +135,8 @@ class VirtualLoop(BaseEventLoop):
                     return
                 self._advance()
                 rounds = 0
+                if self._halted:
+                    continue
             elif rounds > STUCK_AFTER:
                 raise ClockError(
                     f"virtual time stands still at {self._now:.6f} s: a task polls instead of waiting\n{self._pending()}"

@@ -240,3 +240,20 @@ def test_what_has_an_owner_can_stand_still_and_go_on_in_order() -> None:
     run(loop, main())
     assert [when for name, when in ran if name == "ours"] == [1.0, 2.0, 3.0, 4.0]
     assert [when for name, when in ran if name == "theirs"] == [1.0, 3.25, 4.25, 5.25]
+
+
+def test_a_callback_that_comes_due_while_its_owner_stands_still_waits() -> None:
+    loop, ran = VirtualLoop(), list[float]()
+
+    async def main() -> None:
+        context = copy_context()
+        context.run(OWNER.set, "theirs")
+        loop.call_at(1.0, lambda: ran.append(loop.time()), context=context)
+        loop.halt("theirs")
+        await asyncio.sleep(2.0)
+        assert not ran
+        loop.go_on("theirs")
+        await asyncio.sleep(1.0)
+
+    run(loop, main())
+    assert ran == [2.0]
