@@ -21,8 +21,15 @@ BOUND_S = 5.0
 NAMED = {"AgentError", "HostUnreachable", "DeadlineExceeded", "RecoveryFailed", "PeerLost", "TimeoutError"}
 
 
-def fault(kind: str, at: str = "1.08 s", **more: Any) -> dict[str, Any]:
-    """At 1.08 s the fifth request has its input at the edge, and hosts compute its first tiles."""
+AT_S = 1.03
+"""The fifth request has its input at the edge, and all edge hosts compute its tiles."""
+
+ON_THE_BACKBONE_S = 1.09
+"""It is on its way from the edge to the cloud."""
+
+
+def fault(kind: str, at: str = f"{AT_S} s", **more: Any) -> dict[str, Any]:
+    """A fault that comes while tiles are computed."""
     return {"kind": kind, "at": at, **more}
 
 

@@ -24,7 +24,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 def commands(page: Path) -> list[str]:
     """Lines of a page's shell blocks, without comments."""
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    lines = [re.sub(r"\s+#.*$", "", line).strip() for block in blocks for line in block.splitlines()]
+    joined = [block.replace("\\\n", " ") for block in blocks]
+    lines = [re.sub(r"\s+#.*$", "", line).strip() for block in joined for line in block.splitlines()]
     return [line for line in lines if line]
 
 
@@ -99,26 +100,36 @@ def test_every_key_of_a_scenario_says_what_it_means():
 
 
 def test_the_wire_page_states_the_limits_in_force():
+    """Every number of the page's table, with its unit, in the order of the text."""
     text = (ROOT / "docs" / "wire.md").read_text()
-    limits = dict(re.findall(r"^\| ([\w ']+) \| ([\d ]+ ?\w*)", text, flags=re.MULTILINE))
-    units = {"MiB": 1 << 20, "GiB": 1 << 30, "s": 1, "": 1}
+    rows = dict(re.findall(r"^\| ([^|`]+?) \| (.+) \|$", text, flags=re.MULTILINE))
+    units = {"MiB": 1 << 20, "GiB": 1 << 30}
 
-    def stated(name: str) -> float:
-        number, _, unit = limits[name].strip().partition(" ")
-        return float(number) * units[unit]
+    def stated(name: str) -> tuple[float, ...]:
+        found = re.findall(r"(\d[\d,]*)(?: (MiB|GiB))?", rows[name])
+        return tuple(float(number.replace(",", "")) * units.get(unit, 1) for number, unit in found)
 
     known = Limits()
     named = {
-        "header": known.header_bytes,
-        "payload of a message": known.payload_bytes,
-        "tensors in a message": known.payloads,
-        "dimensions of a tensor": known.dimensions,
-        "handshake": known.handshake_s,
-        "silence in the middle of a frame": known.stall_s,
-        "handshakes under way at a time": known.pending_handshakes,
-        "messages received and not yet taken": known.buffered_bytes,
+        "header": (known.header_bytes,),
+        "payload of a message": (known.payload_bytes,),
+        "tensors in a message": (known.payloads,),
+        "dimensions of a tensor": (known.dimensions,),
+        "silence in the middle of a frame": (known.stall_s,),
+        "messages received and not yet taken, of a connection": (known.buffered_bytes,),
+        "the same, of all connections of a transport": (known.all_buffered_bytes,),
+        "messages of a connection": (known.messages_at_once, known.messages_per_s, 50.0),
+        "handshake": (known.handshake_s,),
+        "handshakes under way": (known.pending_handshakes, known.pending_per_address),
+        "connections": (known.connections, known.connections_per_address),
+        "new connections of one address": (known.connects_at_once, known.connects_per_s),
+        "handshakes that fail for want of proof, or are nonsense": (
+            known.refusals,
+            known.backoff_s,
+            known.longest_backoff_s,
+        ),
     }
-    assert len(named) == len(fields(Limits))
+    assert sum(len(values) for values in named.values()) - 1 == len(fields(Limits))  # the 50 ms are no field
     assert {name: stated(name) for name in named} == named
     assert all(dtype in text for dtype in ITEM_BYTES)
 
