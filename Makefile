@@ -1,6 +1,7 @@
 # Every verb does its own set-up first (scripts/setup.sh); it is fast when nothing has changed.
 #   make run [BACKEND=auto|sim|vkernel|mininet] [SCENARIO=...]   the quickstart in sim and in the kernel in virtual time, side by side
-#   make test [PYTEST_ARGS=...]    the whole test suite, fast part first
+#   make test [PYTEST_ARGS=...]    the test suite, fast part first
+#   make test-long                 what the suite does once or small, again at length: soak, many seeds, 32 hosts (CI does)
 #   make bench [ONLY=a,b]          the measured figures of README and docs
 #   make kernel                    build the kernel in virtual time that the vkernel backend boots (once, some minutes)
 #   make fuzz [INPUTS=1000000]     coverage-guided fuzzing of what unauthenticated peers reach (needs atheris)
@@ -20,7 +21,7 @@ comma := ,
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench fuzz kernel docs lint format notebooks clean
+.PHONY: help setup run test test-long bench fuzz kernel docs lint format notebooks clean
 
 help:
 	@sed -n '2,10s/^#//p' Makefile
@@ -35,10 +36,15 @@ test: setup
 	@scripts/kernel.sh
 	@scripts/setup.sh browser
 	@scripts/setup.sh open-vswitch
-	@echo "== fast tests" && $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not emulation" $(PYTEST_ARGS)
-	@echo "== slow tests" && $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "slow and not emulation" $(PYTEST_ARGS)
+	@echo "== fast tests" && $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not long and not emulation" $(PYTEST_ARGS)
+	@echo "== slow tests" && $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "slow and not long and not emulation" $(PYTEST_ARGS)
 	@echo "== notebooks" && $(BIN)/python -m pytest -q --nbmake analysis
-	@echo "== emulation tests (Mininet)" && $(BIN)/python -m pytest -q -m emulation $(PYTEST_ARGS) -n 0
+	@echo "== emulation tests (Mininet)" && $(BIN)/python -m pytest -q -m "emulation and not long" $(PYTEST_ARGS) -n 0
+
+test-long: setup
+	@scripts/kernel.sh
+	@echo "== long tests" && $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "long and not emulation" $(PYTEST_ARGS)
+	@echo "== long emulation tests (Mininet)" && $(BIN)/python -m pytest -q -m "long and emulation" $(PYTEST_ARGS) -n 0
 
 bench: setup
 	@$(BIN)/python -m benchmarks $(subst $(comma), ,$(ONLY))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chaos import QUIET_S, Ended, Watched, carry_out, draw
@@ -27,11 +28,14 @@ LONG_S = 1000.0
 """By then the last timer of an agent that has nothing to do has run out."""
 
 
-def seeds(count: int) -> list[int]:
-    """The seeds of a test that runs so many if nothing else is said."""
+def seeds(count: int, long: int = 0) -> list[Any]:
+    """The seeds of a test that runs so many if nothing else is said, and of so many more among the long tests."""
     if one := os.environ.get("D3_CHAOS_SEED"):
         return [int(one)]
-    return list(range(1, 1 + int(os.environ.get("D3_CHAOS_RUNS", count))))
+    if more := os.environ.get("D3_CHAOS_RUNS"):
+        return list(range(1, 1 + int(more)))
+    first = [pytest.param(seed, marks=pytest.mark.slow) if long else seed for seed in range(1, 1 + count)]
+    return [*first, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1 + count, 1 + count + long))]
 
 
 def judge(ended: Ended, tensors: str) -> None:
@@ -77,15 +81,13 @@ def test_chaos_over_the_simulator_with_real_tensors(seed: int, tmp_path: Path) -
     in_sim(seed, "real", 30, tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", seeds(60))
+@pytest.mark.parametrize("seed", seeds(20, long=60))
 def test_chaos_over_the_simulator_with_sizes(seed: int, tmp_path: Path) -> None:
     in_sim(seed, "sizes", 60, tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.emulation
-@pytest.mark.parametrize("seed", seeds(3))
+@pytest.mark.parametrize("seed", seeds(1, long=3))
 def test_chaos_over_mininet(seed: int, tmp_path: Path) -> None:
     asked = draw(seed, tensors="real", requests=60, netem=bool(kernel()["netem"]), lasts_s=4.0)
     judge(carry_out(asked, Watched(MininetBackend(), QUIET_S), tmp_path / "run"), "mininet")

@@ -16,7 +16,7 @@ from shaped_machines import RATE_BPS, SIZE
 HERE = Path(__file__).parent
 FREE_BYTES = 70_000
 """A token bucket lets one frame through for free, and one of the loopback interface holds 64 KiB; and the burst beside it."""
-pytestmark = [pytest.mark.emulation, pytest.mark.slow]
+pytestmark = [pytest.mark.emulation, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

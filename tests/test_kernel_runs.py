@@ -81,7 +81,7 @@ def test_a_run_is_repeatable_and_agrees_with_the_simulator(tmp_path: Path) -> No
 
 
 @built
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_network_of_32_hosts_runs(tmp_path: Path) -> None:
     asked = scenario(
         topology={"devices": 2, "edges": 29}, compute={"tensors": "sizes"}, requests={"count": 1}, planning={"planners": ["d3"]}

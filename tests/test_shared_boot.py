@@ -204,6 +204,7 @@ def test_a_guest_without_work_stands_still_and_leaves_nothing(found: Found) -> N
     assert found.left == []
 
 
+@pytest.mark.long
 def test_the_cells_of_a_sweep_share_a_boot_for_each_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))

@@ -11,7 +11,7 @@ GROWTH = 2.0
 """Blocks of memory per request over the second half. A request that is held anywhere takes ten and more; what grows up to a bound
 (samples of how late timers were, one for each computation) is not quite there by then."""
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_ten_thousand_requests_under_changing_plans_leave_nothing_behind() -> None:

@@ -128,7 +128,7 @@ def test_random_stacks_in_random_grids(network: tuple[nn.Module, tuple[int, ...]
     check_random_stack(network, data)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @settings(UNHURRIED, max_examples=150)
 @given(network=networks(), data=st.data())

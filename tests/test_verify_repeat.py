@@ -162,7 +162,7 @@ def test_the_command_says_whether_it_repeats(
     assert main([*arguments, "--out", str(tmp_path / "b")]) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(cache.installed() is None, reason="the time-travel kernel is not built: testbed kernel build")
 def test_a_run_in_the_kernel_repeats_under_load_and_as_another_user(
     scenario_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -30,7 +30,7 @@ APPLICABLE: tuple[Check, ...] = (
     *FAULT_CHECKS,
 )
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
