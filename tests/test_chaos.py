@@ -81,13 +81,13 @@ def test_chaos_over_the_simulator_with_real_tensors(seed: int, tmp_path: Path) -
     in_sim(seed, "real", 30, tmp_path)
 
 
-@pytest.mark.parametrize("seed", seeds(20, long=60))
+@pytest.mark.parametrize("seed", seeds(20, long=40))
 def test_chaos_over_the_simulator_with_sizes(seed: int, tmp_path: Path) -> None:
     in_sim(seed, "sizes", 60, tmp_path)
 
 
 @pytest.mark.emulation
-@pytest.mark.parametrize("seed", seeds(1, long=3))
+@pytest.mark.parametrize("seed", seeds(1, long=2))
 def test_chaos_over_mininet(seed: int, tmp_path: Path) -> None:
     asked = draw(seed, tensors="real", requests=60, netem=bool(kernel()["netem"]), lasts_s=4.0)
     judge(carry_out(asked, Watched(MininetBackend(), QUIET_S), tmp_path / "run"), "mininet")

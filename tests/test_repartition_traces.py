@@ -83,9 +83,12 @@ def test_d3_follows_the_trace_in_sim_and_every_answer_is_the_whole_models(tmp_pa
     assert repartitioned(tmp_path / "run")
 
 
-@pytest.mark.slow
 @pytest.mark.emulation
-@pytest.mark.parametrize(("trace", "offset"), traces(), ids=lambda value: Path(value).name)
+@pytest.mark.parametrize(
+    ("trace", "offset"),
+    [pytest.param(*one, marks=mark) for one, mark in zip(traces(), (pytest.mark.slow, pytest.mark.long), strict=True)],
+    ids=lambda value: Path(value).name,
+)
 def test_d3_follows_the_trace_over_mininet_and_every_answer_is_the_whole_models(tmp_path: Path, trace: str, offset: str):
     """The slower the time, the less it matters to the measured rates that the machine has other work."""
     for scale in (3, 6, 12):

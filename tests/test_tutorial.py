@@ -102,7 +102,7 @@ def test_a_new_user_gets_to_the_end(reader):
     assert (reader.folder / "runs" / "sweep" / "cells.csv").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(cache.installed() is None, reason="the time-travel kernel is not built: testbed kernel build")
 def test_and_on_to_real_linux(reader):

@@ -86,7 +86,7 @@ def test_traces_that_cannot_be_followed_are_refused_before_anything_is_started(t
 
 
 @built
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_greedy_flow_gets_what_a_mahimahi_trace_allows_outages_included(
     with_outages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

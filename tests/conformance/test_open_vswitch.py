@@ -28,7 +28,7 @@ ON_LINKS: tuple[Check, ...] = (
 )
 pytestmark = [
     pytest.mark.emulation,
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(bool(lacking_open_vswitch()), reason="Open vSwitch is missing: scripts/setup.sh open-vswitch"),
 ]
 
