@@ -87,7 +87,7 @@ def test_chaos_over_the_simulator_with_sizes(seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.emulation
-@pytest.mark.parametrize("seed", seeds(1, long=2))
+@pytest.mark.parametrize("seed", seeds(1, long=3))
 def test_chaos_over_mininet(seed: int, tmp_path: Path) -> None:
     asked = draw(seed, tensors="real", requests=60, netem=bool(kernel()["netem"]), lasts_s=4.0)
     judge(carry_out(asked, Watched(MininetBackend(), QUIET_S), tmp_path / "run"), "mininet")
