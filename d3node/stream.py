@@ -8,7 +8,6 @@ system as it fills. With TLS (`d3node.tls`) everything passes through its memory
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -19,12 +18,11 @@ from d3node.channel import Message, Spoiling, Transfer
 from d3node.direct import LARGE_BYTES, DirectSocket
 from d3node.errors import AuthenticationError, ChannelClosed, ChannelError, ProtocolError
 from d3node.frames import Frame, FrameReader, nobodys
+from d3node.inbox import Inbox
 from d3node.tls import TlsLayer
 
 ENCRYPTED_AT_ONCE: Final = 1 << 18
 LINGER_S: Final = 2.0
-SLOWED_S: Final = 0.05
-"""How long a peer is not read that sends more messages than it may."""
 
 
 class TcpChannel(asyncio.BufferedProtocol):
@@ -62,19 +60,10 @@ class TcpChannel(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         # reading
-        self._reader = FrameReader(limits, self._grant, sizes)
-        self._budget = budget or Budget(limits.buffered_bytes)
-        self._held = 0
+        self._inbox = Inbox(limits, budget or Budget(limits.buffered_bytes), self._stop_reading, self._go_on)
+        self._reader = FrameReader(limits, self._inbox.grant, sizes)
         self._progress = 0
         self._seen_progress = 0
-        self._waiting_for = 0
-        self._slowed = False
-        self._tokens = limits.messages_at_once
-        self._counted_at = self._loop.time()
-        # messages
-        self._inbox: deque[tuple[Message, int]] = deque()
-        self._inbox_bytes = 0
-        self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._error: ChannelError | None = None
         # writing
@@ -138,21 +127,15 @@ class TcpChannel(asyncio.BufferedProtocol):
                 await self._waiter
             finally:
                 self._waiter = None
-        message, size = self._inbox.popleft()
-        self._inbox_bytes -= size
-        self._release(size)
-        if self._paused:
-            self._resume()
-        return message
+        return self._inbox.take()
 
     async def close(self) -> None:
         """Let what was sent arrive, then close; waits a short while for the peer to close its side too."""
         transport = self._transport
-        self._release(self._held)
+        self._inbox.release()
         if transport is None or self._closed.done():
             return
-        if self._error is None:
-            self._error = ChannelClosed(f"the connection with {self.peer} was closed on this side")
+        self._end(ChannelClosed(f"the connection with {self.peer} was closed on this side"))
         if not transport.is_closing():
             timer = self._loop.call_later(LINGER_S, transport.abort)
             if self._tls is not None and not self._writing.locked():
@@ -160,10 +143,8 @@ class TcpChannel(asyncio.BufferedProtocol):
             transport.write_eof()
             # what still comes in is read and dropped: closing with unread bytes would reset the connection and lose what was sent
             self._inbox.clear()
-            self._inbox_bytes = 0
             self._wake()
-            if self._paused:
-                self._resume()
+            self._inbox.retry()
             try:
                 await asyncio.shield(self._closed)
             finally:
@@ -172,9 +153,8 @@ class TcpChannel(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close at once; what was sent may be lost."""
-        if self._error is None:
-            self._error = ChannelClosed(f"the connection with {self.peer} was aborted on this side")
-        self._release(self._held)
+        self._end(ChannelClosed(f"the connection with {self.peer} was aborted on this side"))
+        self._inbox.release()
         if self._transport is not None:
             self._transport.abort()
         self._wake()
@@ -233,8 +213,7 @@ class TcpChannel(asyncio.BufferedProtocol):
             self._timer.cancel()
             self._timer = None
         self._reader.drop()
-        self._budget.forget(self._retry)
-        self._release(self._held - self._inbox_bytes)
+        self._inbox.end()
         if not self._closed.done():
             self._closed.set_result(None)
         if self._socket is not None:
@@ -260,7 +239,7 @@ class TcpChannel(asyncio.BufferedProtocol):
                 if self._handshake is not None:
                     self._handshake.bind(tls.binding)
                 self._open()
-            while not self._paused and self._error is None:
+            while not self._inbox.paused and self._error is None:
                 count = tls.read_into(self._reader.room())
                 if count is None:
                     break
@@ -290,9 +269,9 @@ class TcpChannel(asyncio.BufferedProtocol):
             self._shake(self._handshake)
             if self._handshake is not None:
                 return
-        while not self._paused and self._error is None and (frame := self._reader.next()) is not None:
+        while not self._inbox.paused and self._error is None and (frame := self._reader.next()) is not None:
             self._deliver(frame)
-        if self._timer is None and not self._paused and self._reader.middle:
+        if self._timer is None and not self._inbox.paused and self._reader.middle:
             self._seen_progress = self._progress
             self._timer = self._loop.call_later(self._limits.stall_s, self._stalled)
 
@@ -309,76 +288,22 @@ class TcpChannel(asyncio.BufferedProtocol):
             if not self.ready.done():
                 self.ready.set_result(None)
 
-    def _grant(self, size: int) -> bool:
-        """Leave to take memory for a frame of so many bytes; without it nothing more is read until some was given back."""
-        if self._inbox_bytes and self._inbox_bytes + size > self._limits.buffered_bytes:
-            self._waiting_for = size
-            self._pause()
-            return False
-        if not self._budget.ask(size):
-            self._budget.wait(self._retry)
-            self._pause()
-            return False
-        self._waiting_for = 0
-        self._held += size
-        return True
-
-    def _release(self, size: int) -> None:
-        """Give memory back that messages have left."""
-        size = min(size, self._held)
-        if size > 0:
-            self._held -= size
-            self._budget.give(size)
-
-    def _retry(self) -> None:
-        if self._paused:
-            self._resume()
-
     def _deliver(self, frame: Frame) -> None:
-        now = self._loop.time()
         header = frame.header
-        transfer = Transfer(sent_at=header.sent_at, received_at=now, wire_bytes=frame.size)
-        self._inbox.append((Message(header.kind, header.fields, frame.payloads, transfer), frame.size))
-        self._inbox_bytes += frame.size
+        transfer = Transfer(sent_at=header.sent_at, received_at=self._loop.time(), wire_bytes=frame.size)
         self.bytes_received += frame.size
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._tokens -= 1.0
-        if self._tokens < 1.0:
-            self._slow_down(now)
-        if self._inbox_bytes >= self._limits.buffered_bytes:
-            self._pause()
+        self._inbox.put(Message(header.kind, header.fields, frame.payloads, transfer), frame.size)
         self._wake()
 
-    def _slow_down(self, now: float) -> None:
-        """Hold a peer that sends more messages than it may: it is not read for a while."""
-        limits = self._limits
-        self._tokens = min(limits.messages_at_once, self._tokens + (now - self._counted_at) * limits.messages_per_s)
-        self._counted_at = now
-        if self._tokens < 1.0 and not self._slowed:
-            self._slowed = True
-            self._pause()
-            self._loop.call_later(SLOWED_S, self._slow_no_more)
-
-    def _slow_no_more(self) -> None:
-        self._slowed = False
-        self._slow_down(self._loop.time())
-        if not self._slowed:
-            self._retry()
-
-    def _pause(self) -> None:
-        self._paused = True
+    def _stop_reading(self) -> None:
         if self._transport is not None:
             self._transport.pause_reading()
 
-    def _resume(self) -> None:
-        limit = self._limits.buffered_bytes
-        if (self._slowed and self._error is None) or self._inbox_bytes >= limit:
-            return
-        if self._inbox and self._inbox_bytes + self._waiting_for > limit:
-            return
-        self._paused = False
+    def _go_on(self) -> None:
+        """Nothing stops reading any more: what has come in already is looked at first."""
         if self._error is None:
             try:
                 self._parse()
@@ -386,12 +311,12 @@ class TcpChannel(asyncio.BufferedProtocol):
                 self._refuse(error)
             if self._tls is not None:
                 self._decrypt()
-        if not self._paused and self._transport is not None and not self._transport.is_closing():
+        if not self._inbox.paused and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _stalled(self) -> None:
         self._timer = None
-        if self._error is not None or self._paused:
+        if self._error is not None or self._inbox.paused:
             return
         if self._progress != self._seen_progress:
             self._seen_progress = self._progress
@@ -425,11 +350,17 @@ class TcpChannel(asyncio.BufferedProtocol):
 
     def _fail(self, error: ChannelError) -> None:
         if self._error is None:
-            self._error = error
+            self._end(error)
             self._reader.drop()
         if not self.ready.done():
             self.ready.set_exception(error)
         self._wake()
+
+    def _end(self, error: ChannelError) -> None:
+        """From now on every call raises this error, or the first one."""
+        if self._error is None:
+            self._error = error
+            self._inbox.ended = True
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

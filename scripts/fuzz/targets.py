@@ -155,7 +155,7 @@ def channels(data: bytes) -> None:
             if data[0] & 4:
                 while channel._inbox:
                     _step(channel.receive())
-            assert channel._inbox_bytes <= LIMITS.buffered_bytes + LIMITS.payload_bytes + LIMITS.header_bytes
+            assert channel._inbox.nbytes <= LIMITS.buffered_bytes + LIMITS.payload_bytes + LIMITS.header_bytes
         channel.eof_received()
         channel.connection_lost(None)
         if not data[0] & 2:
@@ -163,8 +163,8 @@ def channels(data: bytes) -> None:
         elif channel.ready.done():
             channel.ready.exception()
         channel.abort()
-        assert channel._held == 0
-        assert channel._budget.taken == 0
+        assert channel._inbox.held == 0
+        assert channel._inbox._budget.taken == 0
     finally:
         asyncio._set_running_loop(None)
         _loop._ready.clear()
