@@ -60,6 +60,7 @@ class Faults:
         self.happenings = [Happening(number, fault) for number, fault in enumerate(faults, 1)]
         self._due = {fault.request: asyncio.Event() for fault in faults if fault.request is not None}
         self._in_force: list[Happening] = []
+        self._holding: dict[tuple[str, str], set[int]] = {}
 
     async def run(self, start: float) -> None:
         """Let everything go wrong that should; `start` is the loop time of scenario second 0. May be cancelled: `undo` then ends
@@ -118,37 +119,44 @@ class Faults:
         self._in_force.append(happening)
         self._tell(happening, "begin")
         if fault.period is not None and fault.lasts is not None:
-            await self._flap(fault, begun, fault.period, begun + fault.lasts)
+            await self._flap(happening, begun, fault.period, begun + fault.lasts)
         else:
-            await self._begin(fault)
+            await self._begin(happening)
         if fault.peer is not None:  # one frame, and it is over
             await self._end(happening)
         elif fault.lasts is not None:
             await sleep_until(begun + fault.lasts)
             await self._end(happening)
 
-    async def _flap(self, fault: FaultTable, begun: float, period: float, until: float) -> None:
+    async def _flap(self, happening: Happening, begun: float, period: float, until: float) -> None:
         turn = 0
         while (due := begun + turn * period) < until:
             await sleep_until(due)
-            await self._begin(fault)
+            await self._begin(happening)
             await sleep_until(min(due + period / 2.0, until))
-            await self._undo(fault)
+            await self._undo(happening)
             turn += 1
 
     async def _end(self, happening: Happening) -> None:
         self._in_force.remove(happening)
-        await self._undo(happening.fault)
+        await self._undo(happening)
         happening.end_s = self._now()
         self._tell(happening, "end")
 
-    async def _begin(self, fault: FaultTable) -> None:
-        session, overlay = self._stage.session, self._stage.replay.overlay
+    def _held(self, kind: str, host: str) -> set[int]:
+        """Faults of one kind that keep a host as it is: the last one that ends undoes it."""
+        return self._holding.setdefault((kind, host), set())
+
+    async def _begin(self, happening: Happening) -> None:
+        session, overlay, fault = self._stage.session, self._stage.replay.overlay, happening.fault
+        if fault.kind in ("kill", "hang", "orchestrator"):
+            self._held(fault.kind, fault.target).add(happening.number)
         if fault.kind == "orchestrator":
             await self._outage.leave()
         elif fault.kind in ("corrupt", "truncate"):
             await self._spoil(fault)
         elif fault.kind == "kill":
+            self._held("hang", fault.target).clear()  # who hung is dead
             await session.kill(_named(fault.host))
         elif fault.kind == "hang":
             await session.hang(_named(fault.host))
@@ -163,8 +171,13 @@ class Faults:
                     overlay.down[key] += 1
             await self._overlaid(fault)
 
-    async def _undo(self, fault: FaultTable) -> None:
-        session, overlay = self._stage.session, self._stage.replay.overlay
+    async def _undo(self, happening: Happening) -> None:
+        session, overlay, fault = self._stage.session, self._stage.replay.overlay, happening.fault
+        if fault.kind in ("kill", "hang", "orchestrator"):
+            held = self._held(fault.kind, fault.target)
+            held.discard(happening.number)
+            if held:
+                return
         if fault.kind == "orchestrator":
             await self._outage.come_back()
         elif fault.kind == "kill":

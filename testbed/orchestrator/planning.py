@@ -189,8 +189,8 @@ class DevicePlanner:
         current = self._epoch
         differs = current is None or not decision.plan.same_placement(current.plan)
         bound = current is None or change is None or how == "joint"  # of a joint decision nobody keeps his old part
-        before, self.blocked = self.blocked, self.view.lacking(self._model.graph, decision.plan)
-        differs = (differs or before is not None) and self.blocked is None
+        before, lacking = self.blocked, self.view.lacking(self._model.graph, decision.plan)
+        differs = (differs or before is not None) and lacking is None
         installed = differs and (bound or (current is not None and self._is_worth_it(problem, decision.plan, current.plan)))
         if installed:
             try:
@@ -208,6 +208,8 @@ class DevicePlanner:
                 self._epochs.supersede(current)
             if (leader := self._epoch.plan.hosts["edge"]) in self._site.edge_hosts:
                 self._site = self._site.led_by(leader)
+        if self.blocked is before:  # or else a host was lost while the plan was installed
+            self.blocked = lacking
         plan = self.epoch.plan if self.blocked is None else decision.plan
         problem = problem.led_by(plan.hosts["edge"])
         self._record(
