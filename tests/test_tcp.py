@@ -14,6 +14,7 @@ import pytest
 from agent_rig import SECRET, data_of, payload
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from slow_reader import slows_its_sender_down
 
 from d3node import wire
 from d3node.auth import Handshake
@@ -170,38 +171,8 @@ def test_what_was_sent_before_close_arrives() -> None:
 
 
 def test_a_reader_that_does_not_take_messages_slows_the_sender_down() -> None:
-    async def main() -> None:
-        release = asyncio.Event()
-        taken = 0
-
-        async def late(channel: Channel) -> None:
-            nonlocal taken
-            await release.wait()
-            while True:
-                await channel.receive()
-                taken += 1
-
-        async with serving(late) as (transport, address):
-            channel = await transport.connect(address)
-            sent = 0
-
-            async def flood() -> None:
-                nonlocal sent
-                for _ in range(60):
-                    await channel.send(tensor(bytes(1_000_000)))
-                    sent += 1
-
-            sending = asyncio.create_task(flood())
-            await asyncio.sleep(0.5)
-            assert sent < 40, "60 MB went out although the receiver may hold 1 MiB"
-            release.set()
-            async with asyncio.timeout(PATIENCE_S):
-                await sending
-                while taken < 60:
-                    await asyncio.sleep(0.01)
-            await channel.close()
-
-    asyncio.run(main())
+    transport = TcpTransport(SECRET, limits=LIMITS)
+    slows_its_sender_down(transport, transport, tensor(bytes(1_000_000)))
 
 
 def test_wrong_secrets_are_refused_on_both_sides() -> None:
@@ -388,8 +359,6 @@ def test_congestion_control_is_set_or_refused_with_what_there_is() -> None:
 
 
 def test_sizes_only_cannot_go_over_a_socket() -> None:
-    from d3node.channel import Payload
-
     async def main() -> None:
         async with serving() as (transport, address):
             channel = await transport.connect(address)

@@ -7,11 +7,13 @@ import contextlib
 import os
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from agent_rig import LIMITS, SECRET, chain, payload, three_way, timed
 from certificates import Authority
+from slow_reader import slows_its_sender_down
 
 from d3node.agent import AgentConfig, serve
 from d3node.auth import Handshake
@@ -354,39 +356,6 @@ def test_unix_sockets_never_use_tls(authority: Authority, tmp_path: Path) -> Non
 
 
 def test_a_reader_that_does_not_take_messages_slows_the_sender_down(authority: Authority) -> None:
-    from dataclasses import replace
-
-    async def main() -> None:
-        release = asyncio.Event()
-        taken = 0
-
-        async def late(channel: Channel) -> None:
-            nonlocal taken
-            await release.wait()
-            while True:
-                await channel.receive()
-                taken += 1
-
-        limits = replace(LIMITS, buffered_bytes=1 << 20)
-        listener = await TcpTransport(SECRET, limits=limits, tls=authority.tls("e1")).listen("127.0.0.1:0", late)
-        channel = await transport(authority.tls("d1")).connect(listener.address)
-        sent = 0
-
-        async def flood() -> None:
-            nonlocal sent
-            for _ in range(60):
-                await channel.send(Message("stats", {"id": 1}, (payload(bytes(1_000_000)),)))
-                sent += 1
-
-        sending = asyncio.create_task(flood())
-        await asyncio.sleep(0.5)
-        assert sent < 40, "60 MB went out although the receiver may hold 1 MiB"
-        release.set()
-        async with asyncio.timeout(PATIENCE_S):
-            await sending
-            while taken < 60:
-                await asyncio.sleep(0.01)
-        await channel.close()
-        await listener.close()
-
-    asyncio.run(main())
+    server = TcpTransport(SECRET, limits=replace(LIMITS, buffered_bytes=1 << 20), tls=authority.tls("e1"))
+    message = Message("stats", {"id": 1}, (payload(bytes(1_000_000)),))
+    slows_its_sender_down(server, transport(authority.tls("d1")), message)
