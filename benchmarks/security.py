@@ -9,25 +9,22 @@ Connections are kept, so what is paid per connection (authentication, TLS's hand
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import csv
-import os
 import secrets
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.transport import _ask, _report
+from benchmarks._agents import HOSTS, Pair, agents, ask, report, tls_files
 from d3node import wire
-from d3node.channel import Channel, Message, Payload
+from d3node.channel import Message, Payload
 from d3node.model import ModelSpec, load_graph
 from d3node.plan import Plan
 from d3node.program import lower
@@ -41,7 +38,6 @@ WARM_UP = 5
 CONNECTIONS = 30
 IMAGE = (1, 3, 224, 224)
 MODEL = "benchmarks.security:small?input=1x3x224x224"
-HOSTS = (("d1", "device"), ("c1", "cloud"))
 
 
 def small() -> Any:
@@ -62,8 +58,13 @@ async def _measure(folder: Path, latency_s: float) -> list[dict[str, Any]]:
     secret = folder / "secret"
     secret.write_text(secrets.token_hex(16))
     certificates.init(folder / "tls", {name: ["127.0.0.1"] for name, _ in HOSTS})
-    tls = Tls.load(*_files(folder / "tls", "orchestrator"))
-    async with _agents(folder, secret, None) as plain, _agents(folder, secret, folder / "tls") as safe:
+    tls = Tls.load(*tls_files(folder / "tls", "orchestrator"))
+    for kind in ("plain", "safe"):
+        (folder / kind).mkdir()
+    async with (
+        agents(folder / "plain", secret, MODEL) as plain,
+        agents(folder / "safe", secret, MODEL, folder / "tls") as safe,
+    ):
         beside, cpu = await _requests({"plain": plain, "tls": safe})
         opened = await _connections(secret.read_bytes(), tls, plain.cloud, safe.cloud)
     checksum = _checksum()
@@ -109,20 +110,7 @@ def _quickstart_s() -> float:
     return min(statistics.mean(found) for found in by_model.values())
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Two agents: their control channels, their processes, and where the cloud listens."""
-
-    channels: dict[str, Channel]
-    processes: list[int]
-    cloud: str
-
-    def cpu_s(self) -> float:
-        """CPU time of both so far."""
-        return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in self.processes) / 1e9
-
-
-async def _requests(pairs: dict[str, _Pair]) -> tuple[dict[str, list[float]], dict[str, float]]:
+async def _requests(pairs: dict[str, Pair]) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Wall seconds of the same requests on pairs of agents, in turns, and CPU seconds of one."""
     graph = load_graph(ModelSpec(MODEL))
     tiers = ("device", *["cloud"] * (len(graph) - 1))
@@ -130,7 +118,7 @@ async def _requests(pairs: dict[str, _Pair]) -> tuple[dict[str, list[float]], di
     for pair in pairs.values():
         for channel in pair.channels.values():
             steps = {tier: [0.0] * len(program.steps) for tier, program in lower(graph, plan).items()}
-            await _ask(channel, "install", plan=plan.to_dict(), steps_s=steps, tiles_s=[])
+            await ask(channel, "install", plan=plan.to_dict(), steps_s=steps, tiles_s=[])
     taken: dict[str, list[float]] = {name: [] for name in pairs}
     cpu = dict.fromkeys(pairs, 0.0)
     for number in range(1, WARM_UP + INFERENCES + 1):
@@ -139,7 +127,7 @@ async def _requests(pairs: dict[str, _Pair]) -> tuple[dict[str, list[float]], di
             channels, before = pairs[name].channels, pairs[name].cpu_s()
             await channels["d1"].send(Message("submit", {"request": number, "epoch": 1, "input": 1, "deadline_s": 30.0}))
             for host, _ in HOSTS:
-                await _report(channels[host])
+                await report(channels[host])
             done = await channels["d1"].receive()
             assert done.kind == "done", done.fields
             if number > WARM_UP:
@@ -193,39 +181,6 @@ def _checksum() -> list[float]:
         checksum.hold_against(lengths, sizes=False)
         taken.append(time.perf_counter() - started - without)
     return taken
-
-
-@contextlib.asynccontextmanager
-async def _agents(folder: Path, secret: Path, tls: Path | None) -> AsyncIterator[_Pair]:
-    """A device's and a cloud's process."""
-    kind = "tls" if tls else "plain"
-    with contextlib.ExitStack() as stack:
-        processes: dict[str, subprocess.Popen[str]] = {}
-        for name, tier in HOSTS:
-            where = ["--listen", "127.0.0.1:0", "--control", f"unix:{folder}/{kind}-{name}", "--secret-file", str(secret)]
-            if tls is not None:
-                ca, certificate, key = _files(tls, name)
-                where += ["--tls-ca", str(ca), "--tls-certificate", str(certificate), "--tls-key", str(key)]
-            command = [sys.executable, "-m", "d3node.cli", "serve", "--name", name, "--tier", tier, "--model", MODEL, *where]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            stack.callback(process.communicate)
-            stack.callback(process.terminate)
-            processes[name] = process
-        peers = {}
-        for name, process in processes.items():
-            assert process.stdout is not None
-            peers[name] = process.stdout.readline().split(" on ")[1].split(",")[0]
-        transport = TcpTransport(secret.read_bytes())
-        channels: dict[str, Channel] = {name: await transport.connect(f"unix:{folder}/{kind}-{name}") for name in processes}
-        for channel in channels.values():
-            await _ask(channel, "configure", peers=peers, mode="measured", tensors="real", route="direct")
-        yield _Pair(channels, [process.pid for process in processes.values()], peers["c1"])
-        for channel in channels.values():
-            await channel.close()
-
-
-def _files(folder: Path, name: str) -> tuple[Path, Path, Path]:
-    return folder / "ca.pem", folder / f"{name}.pem", folder / f"{name}.key"
 
 
 if __name__ == "__main__":

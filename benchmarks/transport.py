@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import socket
 import statistics
@@ -17,12 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks._agents import agents, ask, report
 from d3node.channel import Channel, Message, Payload
 from d3node.errors import ChannelClosed
 from d3node.graph import LayerGraph
@@ -150,27 +150,11 @@ async def _alexnet() -> list[dict[str, Any]]:
     """Split over two agent processes (device and cloud), measured compute, against all of it in the device's process."""
     graph = load_graph(ModelSpec("alexnet"))
     plans = {0: _plan(graph, len(graph), 1)} | {cut: _plan(graph, cut, epoch) for epoch, cut in enumerate(SPLITS.values(), 2)}
-    taken: dict[int, list[float]] = {cut: [] for cut in plans}
-    compute: dict[int, list[float]] = {cut: [] for cut in plans}
-    async with _agents() as channels:
-        for channel in channels.values():
-            for plan in plans.values():
-                steps = {tier: [0.0] * len(program.steps) for tier, program in lower(graph, plan).items()}
-                await _ask(channel, "install", plan=plan.to_dict(), steps_s=steps, tiles_s=[])
-        request = 0
-        for round_ in range(3 + INFERENCES):
-            for cut, plan in plans.items():
-                request += 1
-                fields = {"request": request, "epoch": plan.epoch, "input": 1, "deadline_s": 30.0}
-                await channels["d1"].send(Message("submit", fields))
-                busy = 0.0
-                for name in ("d1", "c1")[: 2 if cut else 1]:
-                    busy += sum(r["end"] - r["start"] for r in await _report(channels[name]) if r["what"] == "compute")
-                done = await channels["d1"].receive()
-                assert done.kind == "done", done.fields
-                if round_ >= 3:
-                    taken[cut].append(done.fields["done_at"] - done.fields["submitted_at"])
-                    compute[cut].append(busy)
+    with tempfile.TemporaryDirectory() as folder:
+        secret = Path(folder) / "secret"
+        secret.write_text(secrets.token_hex(16))
+        async with agents(Path(folder), secret, "alexnet") as pair:
+            taken, compute = await _requests(pair.channels, graph, plans)
     rows = []
     for where, cut in SPLITS.items():
         what = f"AlexNet over two processes, {where}"
@@ -179,48 +163,38 @@ async def _alexnet() -> list[dict[str, Any]]:
     return rows
 
 
+Seconds = dict[int, list[float]]
+"""By where the model is cut."""
+
+
+async def _requests(channels: dict[str, Channel], graph: LayerGraph, plans: dict[int, Plan]) -> tuple[Seconds, Seconds]:
+    """Seconds that requests took under each plan, in turns, and seconds of computing in them."""
+    taken: Seconds = {cut: [] for cut in plans}
+    compute: Seconds = {cut: [] for cut in plans}
+    for channel in channels.values():
+        for plan in plans.values():
+            steps = {tier: [0.0] * len(program.steps) for tier, program in lower(graph, plan).items()}
+            await ask(channel, "install", plan=plan.to_dict(), steps_s=steps, tiles_s=[])
+    request = 0
+    for round_ in range(3 + INFERENCES):
+        for cut, plan in plans.items():
+            request += 1
+            fields = {"request": request, "epoch": plan.epoch, "input": 1, "deadline_s": 30.0}
+            await channels["d1"].send(Message("submit", fields))
+            busy = 0.0
+            for name in ("d1", "c1")[: 2 if cut else 1]:
+                busy += sum(r["end"] - r["start"] for r in await report(channels[name]) if r["what"] == "compute")
+            done = await channels["d1"].receive()
+            assert done.kind == "done", done.fields
+            if round_ >= 3:
+                taken[cut].append(done.fields["done_at"] - done.fields["submitted_at"])
+                compute[cut].append(busy)
+    return taken, compute
+
+
 def _plan(graph: LayerGraph, cut: int, epoch: int) -> Plan:
     tiers = tuple("device" if v < cut else "cloud" for v in range(len(graph)))
     return Plan("benchmark", "alexnet", tiers, {"device": "d1", "edge": "e1", "cloud": "c1"}, (), epoch)  # type: ignore[arg-type]
-
-
-@contextlib.asynccontextmanager
-async def _agents() -> AsyncIterator[dict[str, Channel]]:
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        secret = Path(folder) / "secret"
-        secret.write_text(secrets.token_hex(16))
-        processes: dict[str, subprocess.Popen[str]] = {}
-        for name, tier in (("d1", "device"), ("c1", "cloud")):
-            where = ["--listen", "127.0.0.1:0", "--control", f"unix:{folder}/{name}", "--secret-file", str(secret)]
-            command = [sys.executable, "-m", "d3node.cli", "serve", "--name", name, "--tier", tier, "--model", "alexnet", *where]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            stack.callback(process.communicate)
-            stack.callback(process.terminate)
-            processes[name] = process
-        peers = {}
-        for name, process in processes.items():
-            assert process.stdout is not None
-            peers[name] = process.stdout.readline().split(" on ")[1].split(",")[0]
-        transport = TcpTransport(secret.read_bytes())
-        channels: dict[str, Channel] = {name: await transport.connect(f"unix:{folder}/{name}") for name in processes}
-        for channel in channels.values():
-            await _ask(channel, "configure", peers=peers, mode="measured", tensors="real", route="direct")
-        yield channels
-        for channel in channels.values():
-            await channel.close()
-
-
-async def _ask(channel: Channel, kind: str, **fields: Any) -> None:
-    await channel.send(Message(kind, {"id": 1, **fields}))
-    answer = await channel.receive()
-    assert answer.kind == "ok", answer.fields
-
-
-async def _report(channel: Channel) -> list[dict[str, Any]]:
-    message = await channel.receive()
-    assert message.kind == "report", message
-    records: list[dict[str, Any]] = message.fields["records"]
-    return records
 
 
 if __name__ == "__main__":
