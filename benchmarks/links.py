@@ -10,6 +10,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -37,6 +38,10 @@ def run(bursts: bool = False) -> list[Row]:
     return list(json.loads(output))
 
 
+def _always(burst: int) -> Callable[[float], int]:
+    return lambda _rate_bps: burst
+
+
 def measure(bursts: bool) -> list[Row]:
     """Runs inside the namespaces."""
     from benchmarks._flows import ideal_s, open_flow
@@ -55,7 +60,7 @@ def measure(bursts: bool) -> list[Row]:
         rate = rate_mbit * 1e6
         choices = [*(int(rate * s / 8) for s in BURSTS_S), 1514, 15_000] if bursts else [burst_bytes(rate)]
         for burst in sorted(set(choices)):
-            shaper.burst = lambda _, chosen=burst: chosen
+            shaper.burst = _always(burst)
             network.apply("backbone", "up", LinkState(rate))
             for size in SIZES:
                 ideal = ideal_s(size, rate)

@@ -85,7 +85,7 @@ def changes(problem: Problem) -> Iterator[Step]:
             now = replace(now, network=now.network.with_path(name, Path(share * base.rate_bps, base.delay_s)))
             yield "link", now, Change(paths=frozenset({name}))
         for tier in ("cloud", "edge"):
-            host = now.hosts[tier]  # type: ignore[index]
+            host = now.hosts[tier]
             now = replace(now, costs=replace(now.costs, speed={**now.costs.speed, host: 0.8}))
             yield "host", now, Change(hosts=frozenset({host}))
         now = replace(jump, network=now.network)  # at their own speed again

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,9 @@ def run() -> list[dict[str, Any]]:
     for what, planner, devices, replan in RUNS:
         _inferences(_scenario(planner, devices, replan, 20))
         scenario = _scenario(planner, devices, replan, INFERENCES // devices)
-        rows.append(_row(what, "inferences", lambda scenario=scenario: _inferences(scenario)))
+        rows.append(_row(what, "inferences", partial(_inferences, scenario)))
     quickstart = load(str(QUICKSTART), ['compute.tensors="sizes"', "requests.count=125"])
-    rows.append(_row("quickstart as shipped (2 models, 4 planners)", "inferences", lambda: _inferences(quickstart)))
+    rows.append(_row("quickstart as shipped (2 models, 4 planners)", "inferences", partial(_inferences, quickstart)))
     rows.append(_row("flow network: messages that never compete", "messages", lambda: _messages(streams=1)))
     rows.append(_row("flow network: messages of 3 streams on one link", "messages", lambda: _messages(streams=3)))
     rows.append(_row("virtual loop: sleeps of 100 tasks", "sleeps", _sleeps))
@@ -99,8 +100,9 @@ def _inferences(scenario: Scenario) -> tuple[int, float]:
 def _messages(streams: int) -> tuple[int, float]:
     """Messages of 100 kB, one after the other on each of some streams that cross the same backbone."""
 
+    loop = VirtualLoop()
+
     async def main() -> float:
-        loop = asyncio.get_running_loop()
         network_layout = layout(TopologyTable(devices=streams))
         directions: Any = ("up", "down")
         states = {(link.name, d): LinkState(50e6, 0.005) for link in network_layout.links for d in directions}
@@ -125,7 +127,7 @@ def _messages(streams: int) -> tuple[int, float]:
         await over
         return loop.time()
 
-    return MESSAGES, run_loop(VirtualLoop(), main())
+    return MESSAGES, run_loop(loop, main())
 
 
 def _sleeps() -> tuple[int, float]:

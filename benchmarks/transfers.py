@@ -64,7 +64,7 @@ class Lab:
     async def link(self, rate: float, delay: float = 0.01, loss: float = 0.0) -> None:
         """Change the backbone, both directions."""
         for direction in ("up", "down"):
-            await self._session.apply_link("backbone", direction, LinkState(rate, delay, loss))  # type: ignore[arg-type]
+            await self._session.apply_link("backbone", direction, LinkState(rate, delay, loss))
 
     async def send(self, what: str, source: str, size: int, target: str = "c1", after: float = 0.0) -> None:
         """One transfer. `what` empty: it is not noted."""

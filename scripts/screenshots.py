@@ -29,7 +29,8 @@ WATCHED = 70
 
 def main() -> None:
     """Write docs/images/report.png and docs/images/watch.png."""
-    live, terminal = Live(), []
+    live = Live()
+    terminal: list[str] = []
 
     def listen(event: dict[str, Any]) -> None:
         live.take(event)
