@@ -158,7 +158,7 @@ class Agent:
                 elif message.kind == "probe":
                     self._probes.data(peer, message, before)
                 elif message.kind in ("weights", "kept"):
-                    self._weights.data(peer, message)
+                    self._weights.data(channel, peer, message)
                 elif message.kind in DATA_KINDS and message.kind not in ("hello", "refused"):
                     requests.data(peer, message)
                 else:
@@ -179,7 +179,7 @@ class Agent:
             self._inbound.pop(channel, None)
 
     def _gone(self, channel: Channel, peer: str, reason: str) -> None:
-        if channel in self._inbound and not self.stopped.done():
+        if not self._weights.ended(channel) and channel in self._inbound and not self.stopped.done():
             self._lose(peer, reason)
 
     def _lose(self, peer: str, reason: str) -> None:
@@ -296,6 +296,7 @@ class Agent:
             self._requests.clear()
             self._backlog.clear()
             self._peers.hang_up()
+            self._weights.clear()
         self._orchestrator = outbox
         self._peers.configure(fields["peers"])
         if tensors == "real" and self._models:

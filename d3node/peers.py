@@ -43,12 +43,12 @@ class Peers:
                 self._close(peer)
         self._addresses = {str(peer): str(address) for peer, address in addresses.items()}
 
-    def dial(self, host: str) -> Link:
-        """A connection of its own to a peer. Raises PlanError."""
+    def dial(self, host: str, on_lost: Lost | None = None) -> Link:
+        """A connection of its own to a peer, whose end `on_lost` is told of. Raises PlanError."""
         address = self._addresses.get(host)
         if address is None:
             raise PlanError(f"{self._name} was given no address of {host}")
-        return Link(self._name, host, address, self._transport, self._on_lost, self._connect_s)
+        return Link(self._name, host, address, self._transport, on_lost or self._on_lost, self._connect_s)
 
     def post(self, host: str, message: Message, sender: Sender | None = None) -> None:
         """Send a message on the peer's connection; a peer without an address is as good as lost."""

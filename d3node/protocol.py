@@ -16,9 +16,9 @@ done, failed and report go to the channel that sent the last `configure`.
 | ping        | o -> a    | id, over (requests that have ended: nothing of them is kept)        |               |
 | held        | o -> a    | id, request, epoch: which of its tensors are still here             |               |
 | resume      | o -> a    | id, request, was, epoch, provide [vertices], input, deadline_s      |               |
-| hold        | o -> a    | id, model, vertices (whose weights it holds from now on; null: all) |               |
+| hold        | o -> a    | id, model, vertices (whose weights it holds from now on; null: all), keep |         |
 | upload      | o -> a    | id, peer, model, vertices: send their weights to the peer           |               |
-| stop        | o -> a    | id: end uploads after the piece under way                           |               |
+| stop        | o -> a    | id, peer: end uploads after the piece under way; those to the peer at once |        |
 | about       | o -> a    | id                                                                  |               |
 | clock       | o -> a    | id                                                                  |               |
 | shape       | o -> a    | id, address, rate_bps (0: an outage), delay_s, jitter_s, loss: of what is sent there |          |
@@ -61,8 +61,9 @@ Answers in `ok`: whole -> label (the image's class in the model's data set, null
 connection; shorter than its way means that it queued behind that one); stats -> see `d3node.stats`; install -> epoch; configure
 -> name, tier, version; held -> vertices; about -> see `d3node.facts`; clock -> received_at (when it came, by the agent's clock;
 when the answer left is in its frame); carried -> addresses {IPv4: [bytes, packets, drops]}, as counted where traffic to them is
-shaped; upload, when the peer keeps what it was sent -> vertices (kept), sizes [[wire bytes, messages] ..], start and end (of the
-way, in the receiver's time), reply_bytes.
+shaped; hold with `keep` -> vertices (held; a host that was told before what to hold keeps to that); upload, when the peer keeps
+what it was sent -> vertices (kept), sizes [[wire bytes, messages] ..], start and end (of the way, in the receiver's time), and
+reply_bytes.
 
 Data plane (agent -> agent, on the shaped links; one connection per ordered pair of hosts, kept warm; another one for weights)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from d3node.channel import Message, Payload
+from d3node.channel import Channel, Message, Payload
 from d3node.compute import ComputeQueue
 from d3node.errors import ComputeError, ModelError, NodeError, PeerLost, PlanError, ProtocolError
 from d3node.graph import LayerGraph, Parameter
@@ -142,7 +142,7 @@ class Weights:
         name: str,
         models: dict[str, RunnableModel | LayerGraph],
         compute: ComputeQueue,
-        dial: Callable[[str], Link],
+        dial: Callable[[str, Callable[[str, str], None]], Link],
         post: Callable[[str, Message], None],
     ) -> None:
         self._name = name
@@ -154,13 +154,15 @@ class Weights:
         self._held: dict[str, set[str]] = {}
         self._links: dict[str, Link] = {}
         self._uploads: dict[int, _Upload] = {}
-        self._arrivals: dict[tuple[str, int], _Arrival] = {}
+        self._inbound: dict[Channel, str] = {}
+        self._arrivals: dict[tuple[Channel, int], _Arrival] = {}
+        self._bytes_sent = 0  # on connections that are no more
         self._count = 0
 
     @property
     def bytes_sent(self) -> int:
         """Bytes of frames on the connections for weights."""
-        return sum(link.bytes_sent for link in self._links.values())
+        return self._bytes_sent + sum(link.bytes_sent for link in self._links.values())
 
     def close(self) -> None:
         """Stop sending."""
@@ -169,16 +171,25 @@ class Weights:
         for link in self._links.values():
             link.close()
 
+    def clear(self) -> None:
+        """Begin anew: nothing is being sent or received. What is held stays."""
+        for peer in {*self._links, *self._inbound.values()}:
+            self.lost(peer, f"{self._name} begins anew")
+
     # -- what the orchestrator asks for --------------------------------------------------------------------------------------
 
     def control(self, outbox: Outbox, kind: str, fields: dict[str, Any]) -> None:
         """`hold`, `upload` or `stop`. Raises ModelError, PlanError."""
         if kind == "hold":
-            self.hold(fields["model"], fields.get("vertices"))
-            outbox.post(Message("ok", {"id": fields["id"]}))
+            model = fields["model"]
+            if not (keep := bool(fields.get("keep", False))) or model not in self._held:
+                self.hold(model, fields.get("vertices"))
+            outbox.post(Message("ok", {"id": fields["id"], **({"vertices": self._vertices(model)} if keep else {})}))
         elif kind == "upload":
             self._upload(outbox, fields)
         else:
+            if fields.get("peer") is not None:
+                self.lost(str(fields["peer"]), "the orchestrator says so")
             for upload in self._uploads.values():
                 upload.stopping = True
             outbox.post(Message("ok", {"id": fields["id"]}))
@@ -197,6 +208,11 @@ class Weights:
         self._held[model] = names
         if not isinstance(whole, LayerGraph):
             self._models[model] = _with_constants(whole, {name: _constants(whole)[name] for name in sorted(names)})
+
+    def _vertices(self, model: str) -> list[int]:
+        """The vertices whose weights are here."""
+        held = self._held.get(model)
+        return [v.index for v in _graph(self._whole[model]) if held is None or all(p.name in held for p in v.parameters)]
 
     def check(self, epoch: Epoch) -> None:
         """Raise PlanError when a plan makes this host compute a vertex whose weights it does not hold."""
@@ -224,7 +240,7 @@ class Weights:
         if any(not 0 <= v < len(graph) for v in vertices):
             raise PlanError(f"{model!r} has the vertices 0 to {len(graph) - 1}")
         if peer not in self._links:
-            self._links[peer] = self._dial(peer)
+            self._links[peer] = self._dial(peer, self.lost)
         self._count += 1
         packed = [v for v in vertices if graph[v].parameters]
         upload = _Upload(self._count, fields["id"], outbox, peer, model, packed, self._go_on)
@@ -276,36 +292,46 @@ class Weights:
             upload.outbox.post(Message("refused", {"id": upload.identity, "error": name, "text": str(error)}))
 
     def lost(self, peer: str, reason: str) -> None:
-        """A peer is gone: uploads to it are over, and half a chunk from it is of no use."""
+        """A peer is gone: uploads to it are over, and so are the connections for weights from and to it."""
         for upload in [upload for upload in self._uploads.values() if upload.peer == peer]:
             self._refuse(upload, PeerLost(f"{peer} is gone ({reason})"))
-        for key in [key for key in self._arrivals if key[0] == peer]:
+        if (link := self._links.pop(peer, None)) is not None:
+            self._bytes_sent += link.bytes_sent
+            link.close()
+        for channel in [channel for channel, name in self._inbound.items() if name == peer]:
+            channel.abort()
+
+    def ended(self, channel: Channel) -> bool:
+        """The connection of a peer has ended; whether it was one for weights. Half a chunk that came on it is of no use."""
+        for key in [key for key in self._arrivals if key[0] is channel]:
             del self._arrivals[key]
+        return self._inbound.pop(channel, None) is not None
 
     # -- what peers send -----------------------------------------------------------------------------------------------------
 
-    def data(self, peer: str, message: Message) -> None:
+    def data(self, channel: Channel, peer: str, message: Message) -> None:
         """A piece of a chunk, or a peer's word that it keeps what it was sent. Raises ProtocolError."""
         if message.kind == "kept":
             self._kept(message)
         else:
-            self._arrived(peer, message)
+            self._inbound[channel] = peer
+            self._arrived(channel, peer, message)
 
-    def _arrived(self, peer: str, message: Message) -> None:
+    def _arrived(self, channel: Channel, peer: str, message: Message) -> None:
         fields = message.fields
         number, model, vertex = fields["id"], fields["model"], fields["vertex"]
         whole = self._whole.get(model)
         if whole is None or len(message.payloads) != 1 or message.payloads[0].dtype != "uint8":
             raise ProtocolError(f"{self._name} takes no weights of model {model!r} in this form")
         transfer = message.transfer
-        arrival = self._arrivals.get((peer, number))
+        arrival = self._arrivals.get((channel, number))
         if arrival is None:
-            arrival = self._arrivals[peer, number] = _Arrival(transfer.sent_at if transfer else 0.0)
+            arrival = self._arrivals[channel, number] = _Arrival(transfer.sent_at if transfer else 0.0)
         if transfer:
             arrival.sizes[transfer.wire_bytes] += 1
         if fields["last"]:
             # behind what is being unpacked: the peer hears of the end when the last chunk is in use
-            self._compute.offload(lambda: None, lambda _result, _error: self._reply(peer, number, message))
+            self._compute.offload(lambda: None, lambda _result, _error: self._reply(channel, peer, message))
             return
         graph, payload = _graph(whole), message.payloads[0]
         if not 0 <= vertex < len(graph):
@@ -343,8 +369,9 @@ class Weights:
 
         self._compute.offload(lambda: read_chunk(chunk, parameters), unpacked)
 
-    def _reply(self, peer: str, number: int, message: Message) -> None:
-        arrival = self._arrivals.pop((peer, number), None)
+    def _reply(self, channel: Channel, peer: str, message: Message) -> None:
+        number = message.fields["id"]
+        arrival = self._arrivals.pop((channel, number), None)
         if arrival is not None:
             end = message.transfer.received_at if message.transfer else arrival.start
             sizes = [[size, count] for size, count in sorted(arrival.sizes.items())]

@@ -179,6 +179,46 @@ def test_a_stopped_upload_accounts_for_what_was_sent_and_keeps_whole_chunks_only
     virtual(main())
 
 
+def test_an_upload_that_is_ended_at_once_leaves_nothing_behind_and_requests_alone() -> None:
+    """The server says what it holds; what it lacks comes on a new connection; `fresh` ends uploads, too, and takes nothing away."""
+    graph = load_graph(ModelSpec("alexnet"))
+    weighty = [v.index for v in graph if v.parameters]
+    free = {v.index for v in graph if not v.parameters}
+
+    async def main() -> None:
+        async with rig(None, {"alexnet": graph}, ("d1", "e1", "c1"), delay_s=0.001) as agents:
+            await agents.configure(recovery=True)
+            device, server = agents.remotes["d1"], agents.remotes["c1"]
+
+            async def held() -> set[int]:
+                reply = await server.ask("hold", model="alexnet", vertices=[], keep=True)
+                return set(reply.fields["vertices"]) - free
+
+            assert await held() == set(), "one that has not been told before holds what it is told now"
+            plan = placed(graph, set(), 1)
+            for agent in (device, server):
+                assert (await agent.ask("install", **_timed(graph, plan))).kind == "ok"
+            for ending in ({"kind": "stop", "peer": "c1"}, {"kind": "configure", "fresh": True, "recovery": True}):
+                upload = asyncio.create_task(device.ask("upload", peer="c1", model="alexnet", vertices=weighty))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                if ending.pop("kind") == "stop":
+                    assert (await device.ask("stop", **ending)).kind == "ok"
+                else:
+                    await agents.configure(**ending)
+                reply = await upload
+                assert (reply.kind, reply.fields["error"]) == ("refused", "PeerLost")
+            await asyncio.sleep(1.0)
+            assert not [event for event in (*device.events, *server.events) if event.kind == "stranded"]
+            before = await held()
+            assert before < set(weighty)
+            reply = await device.ask("upload", peer="c1", model="alexnet", vertices=sorted(set(weighty) - before))
+            assert set(reply.fields["vertices"]) == set(weighty) - before
+            assert await held() == set(weighty)
+
+    virtual(main())
+
+
 def test_pieces_that_do_not_fit_are_refused_and_the_connection_ends(small: Model, tmp_path: Path) -> None:
     graph, name = small.graph, small.graph.name
     vertex = next(v.index for v in graph if v.parameters)

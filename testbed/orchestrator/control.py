@@ -6,7 +6,7 @@ Speaks the vocabulary of `d3node.protocol`; what is asked of agents, and when, i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -127,7 +127,8 @@ class AgentClient:
 class Fleet:
     """All agents of a session. `on_push` may be replaced at any time; `dead` maps a lost host to the reason, until it is back.
 
-    Where the scenario recovers from faults (`recovery`), a lost host may come back, and what it missed is told it then.
+    Where the scenario recovers from faults (`recovery`), a lost host may come back, and what it missed is told it then: last of
+    all by `welcome(host)`, before it counts as back.
     """
 
     def __init__(self, session: Session) -> None:
@@ -136,6 +137,7 @@ class Fleet:
         self.dead: dict[str, str] = {}
         self.on_push: Push = lambda _host, _message: None
         self.on_lost: Callable[[str], None] = lambda _host: None
+        self.welcome: Callable[[str], Awaitable[None]] = _say_nothing
         self.recovery = False
         self._detect_s = 0.0
         self._planned: set[str] = set()
@@ -164,6 +166,7 @@ class Fleet:
             await client.call("configure", {**self._fields[host], **({"fresh": True} if fresh else {})})
             if (share := self._shares.get(host, 1.0)) != 1.0:
                 await client.send("share", {"cpu_share": share})
+            await self.welcome(host)
         except BaseException:
             client.drop()
             raise
@@ -255,3 +258,7 @@ class Fleet:
             return  # it was dialled in vain
         self.dead[host] = reason
         self.on_lost(host)
+
+
+async def _say_nothing(_host: str) -> None:
+    """A host that is back needs to be told nothing but its configuration."""

@@ -32,8 +32,8 @@ BACKBONE_FREE_BYTES = 4096
 @dataclass
 class PairFacts:
     """What is known of one (model, planner) session when it is over. `cut_short`: ended without waiting for hosts whose bytes
-    may have travelled all the same (`fallback`, `absent_devices` of inferences.csv). `shed`: refused because there were too many;
-    not among the `failed`."""
+    may have travelled all the same (`fallback`, `absent_devices` of inferences.csv), and uploads that were begun again. `shed`:
+    refused because there were too many; not among the `failed`."""
 
     model: str
     planner: str

@@ -78,7 +78,11 @@ class PairRun:
         stage.fleet.on_push = self._push
         stage.fleet.on_lost = self._lost
         self.planners = {device: self._planner_of(site) for device, site in stage.world.sites.items()}
-        self._uploading = Uploading(self.planners, self._planner_object, self.model, stage.fleet, self._ledger, self._uploaded)
+        table = self._scenario.recovery
+        self._uploading = Uploading(
+            self.planners, self._planner_object, self.model, stage.fleet, self._ledger, self._uploaded, table
+        )
+        stage.fleet.welcome = self._uploading.welcome
         try:
             await self._uploading.begin()
             await joint.first(self.planners, self.joint)
@@ -298,6 +302,7 @@ class PairRun:
 
     def _lost(self, host: str) -> None:
         if self._recovery is not None:
+            self._uploading.lost(host)
             self._recovery.lost(host)
             return
         self.tracker.host_lost(host)
@@ -340,6 +345,7 @@ class PairRun:
         self._ledger.book(tracker.late_reports)
         facts.requests, facts.over = tracker.submitted, tracker.over
         facts.stray_ends, facts.missing_reports = tracker.stray, tracker.unreported
+        facts.cut_short += self._uploading.cut_short
         facts.compute_s, facts.overrun_s = self._ledger.compute_s, self._ledger.overrun_s
 
     async def _write_last_totals(self, before: Counters) -> None:

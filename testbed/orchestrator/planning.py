@@ -85,6 +85,11 @@ class DevicePlanner:
         """Make a plan from scratch, in the network as known or given, for another reason than a change of conditions."""
         await self._decide(None, reason, network)
 
+    def has_weights(self, plan: Plan) -> bool:
+        """Whether its hosts have the weights of all that they compute."""
+        done = set(plan.done)
+        return not any(v not in done and v in self.absent.get(plan.hosts[tier], ()) for v, tier in enumerate(plan.tiers))
+
     def void(self, host: str, reason: str) -> None:
         """A host is lost, and the installed plan with it, also when it comes back."""
         if self._epoch is not None and host in self._epoch.hosts:

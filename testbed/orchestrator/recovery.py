@@ -232,8 +232,8 @@ class Recovery:
         """An epoch to go on with: the device's own where nothing is saved by another."""
         graph, plan = self._session.model.graph, target.plan
         if self._resumes and resumable(plan) and resumable(was.plan):
-            held = await self._held(request, was, target)
-            plan = resumed(graph, plan, held)
+            found = resumed(graph, plan, await self._held(request, was, target))
+            plan = found if planner.has_weights(found) else plan
         if plan is target.plan and target is not was:
             return target
         return await self._stage.epochs.install(graph, plan, self._session.model.true_costs, planner.view.site.route)
