@@ -180,7 +180,7 @@ def test_a_stopped_upload_accounts_for_what_was_sent_and_keeps_whole_chunks_only
 
 
 def test_an_upload_that_is_ended_at_once_leaves_nothing_behind_and_requests_alone() -> None:
-    """The server says what it holds; what it lacks comes on a new connection; `fresh` ends uploads, too, and takes nothing away."""
+    """The server says what it holds; what it lacks comes on a new connection; `fresh` ends uploads, and takes nothing away."""
     graph = load_graph(ModelSpec("alexnet"))
     weighty = [v.index for v in graph if v.parameters]
     free = {v.index for v in graph if not v.parameters}
