@@ -24,7 +24,7 @@ from testbed import machine, owner
 from testbed.backends.mininet import MininetBackend
 from testbed.errors import TestbedError
 from testbed.orchestrator import run
-from testbed.orchestrator.results import RunFolder
+from testbed.orchestrator.folder import RunFolder
 from testbed.orchestrator.world import prepare
 from testbed.scenario.load import load
 from topologies.layout import Host, Layout, Link

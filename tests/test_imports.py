@@ -33,7 +33,7 @@ ORDER = (
 CONTRACTS = {"testbed.backends.base", "testbed.planners.base"}
 """What a plug-in implements; the registry, which every layer may ask, returns these."""
 
-LEAVES = {"testbed", "testbed.errors", "testbed.names", "testbed.owner", "testbed.registry"}
+LEAVES = {"testbed", "testbed.errors", "testbed.lock", "testbed.names", "testbed.owner", "testbed.registry"}
 """Importable from anywhere in `testbed`: they know no layer (the registry knows contracts only)."""
 
 PRINTERS = ("testbed.cli", "d3node.cli", "d3node.verify", "d3node.train", "analysis")

@@ -11,7 +11,8 @@ import pytest
 
 from testbed.errors import InputError
 from testbed.orchestrator.columns import FAULTS, INFERENCES, LINKS, RECOVERED, STEPS
-from testbed.orchestrator.results import Lines, RunFolder, Table, write_json
+from testbed.orchestrator.folder import RunFolder
+from testbed.orchestrator.results import Lines, Table, write_json
 from testbed.orchestrator.summary import percentile, summarise
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "run_folder.md"

@@ -106,6 +106,14 @@ class Settles(Protocol):
 
 
 @runtime_checkable
+class Exact(Protocol):
+    """A session that repeats to the byte, and whose network remembers: what a model and planner find there (warm connections,
+    say) depends on those that came before them."""
+
+    repeats_exactly: Literal[True]
+
+
+@runtime_checkable
 class LimitsCpu(Protocol):
     """A session that can limit the CPU time of hosts (`hosts.TIER.cpus`)."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from d3node import clock
 from d3node.agent import AgentConfig, serve
@@ -93,6 +93,8 @@ class SimBackend:
 
 class SimSession:
     """A started network of agents in virtual time."""
+
+    repeats_exactly: Literal[True] = True
 
     def __init__(self, scenario: Scenario, fabric: Fabric) -> None:
         self.layout: Layout = fabric.network.layout

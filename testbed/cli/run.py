@@ -5,7 +5,7 @@ Several seeds or traces are several runs: `testbed.cli.run_several`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,12 +24,13 @@ from testbed.cli.run_several import exit_code, run_several
 from testbed.cli.signals import termination_is_an_interrupt
 from testbed.cli.watch import RunWatch
 from testbed.errors import BackendError, InputError, TestbedError
-from testbed.orchestrator import RunSummary, Task, provenance, run, summarise
+from testbed.orchestrator import Listener, RunSummary, Task, finished, provenance, resume, run, summarise
 from testbed.orchestrator.batch import capture_into
 from testbed.orchestrator.world import prepare
 from testbed.report import load
 from testbed.report.forecast import forecasts
 from testbed.report.tables import conditions, failure_lines, fault_lines, speedups, summary_table, verdict_lines
+from testbed.scenario.load import load as load_scenario
 from testbed.scenario.load import manifest_of
 from testbed.scenario.schema import Scenario
 
@@ -58,6 +59,13 @@ Out = Annotated[
 InventoryFile = Annotated[
     Path | None, typer.Option("--inventory", metavar="FILE", help="The machines of the hosts backend (testbed hosts init).")
 ]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the run of this run folder, which was killed, interrupted or failed: sessions that are over are kept.",
+    ),
+]
 Capture = Annotated[bool, typer.Option("--capture", help="Also capture the packets of wide-area links (emulated networks).")]
 
 
@@ -74,12 +82,24 @@ def run_command(
     target: Out = None,
     capture: Capture = False,
     watch: Watch = False,
+    resumed: Resume = False,
     as_json: Json = False,
 ) -> int:
     """Run a scenario: inference times, backbone bytes and a verdict, for every model and planner.
 
     With several seeds or traces: once for each combination, into a folder each, and one table of all.
     """
+    listener = RunWatch if watch and err.is_terminal else RunProgress
+    if resumed:
+        given: dict[str, object] = {
+            "--backend": backend,
+            "--planner": planners,
+            "--model": models,
+            "--seed": seeds,
+            "--trace": traces,
+        }
+        given |= {"--set": overrides, "--out": target, "--capture": capture}
+        return _resume(scenario, [name for name, value in given.items() if value], inventory, listener, as_json)
     earlier = manifest_of(scenario)
     variants = _variants(with_traces(scenario, traces, overrides, planners, models), seeds)
     wanted = next(iter(variants.values()))
@@ -91,28 +111,51 @@ def run_command(
     if earlier is None:
         chosen, why = _backend(backend or "auto", wanted, inventory)
     else:
-        name = backend or earlier["backend"]["name"]
-        before = earlier["backend"].get("inventory") if name == HOSTS else None
-        chosen, why = _backend(name, wanted, inventory or (Path(before) if before else None))
+        chosen, why = _backend_of(earlier, backend, wanted, inventory)
         why = why if backend else "as in the earlier run"
-        _note_differences(earlier)
     for one in variants.values():
         if one.planning.options:
             list(forecasts(prepare(one)))  # a wrong option should end the run before it starts, not at its planner's turn
     if capture:
         capture_into(chosen, folder)
-    listener = RunWatch if watch and err.is_terminal else RunProgress
     if len(variants) > 1:
         tasks = [Task(name, one, folder / name) for name, one in variants.items()]
         return run_several(tasks, chosen, listener(f"backend {chosen.name}: {why}"), capture, as_json)
+    return _carried_out(
+        lambda progress: run(wanted, chosen, folder, progress), listener(f"backend {chosen.name}: {why}"), folder, as_json
+    )
+
+
+def _resume(name: str, given: list[str], inventory: Path | None, listener: type[RunWatch | RunProgress], as_json: bool) -> int:
+    """Go on with the run of a folder."""
+    if given:
+        raise InputError(f"{', '.join(given)}: a run that is gone on with stays as it was begun; leave that out with --resume")
+    folder = Path(name)
+    earlier = manifest_of(name) if folder.is_dir() else None
+    if earlier is None:
+        raise InputError(f"--resume goes on with a run folder; {name!r} is none (each of several runs has a folder of its own)")
+    if finished(folder):
+        note(f"{folder} is finished; there is nothing to do")
+        summary = summarise(folder)
+        print_json(summary.to_dict()) if as_json else print_summary(summary)
+        return exit_code(summary)
+    chosen, _ = _backend_of(earlier, None, load_scenario(folder), inventory)
+    if (folder / "capture").is_dir():
+        capture_into(chosen, folder, f"capture/resumed-{len(earlier.get('resumed', [])) + 1}")
+    opening = listener(f"backend {chosen.name}: going on with {folder}")
+    return _carried_out(lambda progress: resume(folder, chosen, progress), opening, folder, as_json)
+
+
+def _carried_out(work: Callable[[Listener], RunSummary], shown: RunWatch | RunProgress, folder: Path, as_json: bool) -> int:
+    """Carry a run out and print what came of it; the exit code."""
     try:
-        with termination_is_an_interrupt(), listener(f"backend {chosen.name}: {why}") as progress:
-            summary = run(wanted, chosen, folder, progress)
+        with termination_is_an_interrupt(), shown as progress:
+            summary = work(progress)
     except KeyboardInterrupt:
         return _interrupted(folder, as_json)
     except TestbedError:
         if (folder / "manifest.json").is_file():
-            note(f"what was finished is kept in {folder}")
+            note(f"what was finished is kept in {folder}; testbed run {folder} --resume goes on")
         raise
     if as_json:
         print_json(summary.to_dict())
@@ -156,6 +199,15 @@ def _backend(name: str, scenario: Scenario, inventory: Path | None) -> tuple[Bac
     return chosen, "as asked"
 
 
+def _backend_of(earlier: dict[str, Any], asked: str | None, scenario: Scenario, inventory: Path | None) -> tuple[Backend, str]:
+    """The backend of an earlier run (or another one, if asked), and what may keep this run from being the same."""
+    name = asked or earlier["backend"]["name"]
+    before = earlier["backend"].get("inventory") if name == HOSTS else None
+    found = _backend(name, scenario, inventory or (Path(before) if before else None))
+    _note_differences(earlier)
+    return found
+
+
 def _note_differences(earlier: dict[str, Any]) -> None:
     """Say what may keep a repeated run from being the same."""
     then, now = earlier.get("versions", {}), provenance.versions()
@@ -181,7 +233,9 @@ def _variants(by_trace: Mapping[str, Scenario], seeds: list[int] | None) -> dict
 
 
 def _interrupted(folder: Path, as_json: bool) -> int:
-    err.print(f"[yellow]interrupted[/]; what was finished is kept in {folder}")
+    err.print(
+        f"[yellow]interrupted[/]; what was finished is kept in {folder}; testbed run {folder} --resume goes on", soft_wrap=True
+    )
     if (folder / "inferences.csv").is_file():
         summary = summarise(folder)
         if as_json:

@@ -61,8 +61,8 @@ def run_many(
     return ended
 
 
-def capture_into(backend: Backend | Carrier, folder: Path) -> None:
-    """Have a backend's next run leave packet captures in its folder. Raises BackendError for one without packets."""
+def capture_into(backend: Backend | Carrier, folder: Path, place: str = "capture") -> None:
+    """Have a backend's next run leave packet captures at a place in its folder. Raises BackendError for one without packets."""
     if not hasattr(backend, "capture_dir"):
         raise BackendError(f"--capture: backend {backend.name} has no packets to capture; leave it out, or use --backend mininet")
-    backend.capture_dir = folder / "capture"
+    backend.capture_dir = folder / place

@@ -14,7 +14,7 @@ from d3node.model import ModelSpec, load_graph
 from testbed.backends.base import Carried, Carrier
 from testbed.errors import InputError, TestbedError
 from testbed.kernel import stopwatch
-from testbed.orchestrator import provenance, walltime
+from testbed.orchestrator import checkpoints, provenance, walltime
 from testbed.orchestrator.journal import Listener
 from testbed.orchestrator.results import write_json
 from testbed.orchestrator.summary import RunSummary, summarise
@@ -24,14 +24,22 @@ from testbed.scenario.plain import to_plain
 from testbed.scenario.schema import Scenario
 
 
-def run(scenario: Scenario, backend: Carrier, out_dir: Path | str, listener: Listener | None) -> RunSummary:
-    """Carry a run to where its clock is. Raises as `experiment.run` does; the manifest then says why, in both cases."""
+def run(
+    scenario: Scenario, backend: Carrier, out_dir: Path | str, listener: Listener | None, resumed: bool = False
+) -> RunSummary:
+    """Carry a run to where its clock is; one that is to be gone on with where `resumed`. Raises as `experiment.run` does; the
+    manifest then says why, in both cases."""
     prepare(scenario)  # the user's mistakes are found before anything is started
     folder = Path(out_dir)
-    if folder.exists() and any(entry.name != "capture" for entry in folder.iterdir()):
+    if not resumed and folder.exists() and any(entry.name != "capture" for entry in folder.iterdir()):
         raise InputError(f"{folder} is not empty: results of a run go to a folder of their own, choose another with --out")
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
+    with checkpoints.hold(folder):  # locks of the other kernel are not this one's
+        return _carry(scenario, backend, folder, listener, resumed)
+
+
+def _carry(scenario: Scenario, backend: Carrier, folder: Path, listener: Listener | None, resumed: bool) -> RunSummary:
     capture_dir = getattr(backend, "capture_dir", None)
     arguments = {
         "scenario": to_plain(scenario),
@@ -39,8 +47,9 @@ def run(scenario: Scenario, backend: Carrier, out_dir: Path | str, listener: Lis
         "folder": str(folder),
         "ticks_per_s": stopwatch.ticks_per_s(),
         "capture_dir": None if capture_dir is None else str(Path(capture_dir).resolve()),
+        "resumed": resumed,
     }
-    started, reason = now_utc(), ""
+    started, reason = _started(folder) if resumed else now_utc(), ""
     facts: dict[str, Any] = {}
     marks = _Marks(listener or (lambda _event: None))
     try:
@@ -85,6 +94,11 @@ class _Marks:
             found["first_request_s"] = first["progress"]
         found["total_s"] = walltime.Stopwatch.now() - self._begun
         return {name: round(value, 3) for name, value in found.items()}
+
+
+def _started(folder: Path) -> str:
+    """When a run was started that is gone on with."""
+    return str(json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("started"))
 
 
 def _complete(folder: Path, started: str, reason: str, facts: Mapping[str, Any], marks: _Marks) -> None:

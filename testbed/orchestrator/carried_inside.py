@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from d3node import graph_cache
@@ -21,8 +22,10 @@ def run(
     models: dict[str, str],
     ticks_per_s: float,
     graphs: dict[str, str],
+    resumed: bool = False,
 ) -> str:
-    """Carry a scenario out, in a process of its own; the verdict. Raises as `experiment.run` does."""
+    """Carry a scenario out, in a process of its own; the verdict. With `resumed` the folder's run is gone on with. Raises as
+    `experiment.run` does."""
     for name, text in graphs.items():
         graph_cache.hold(name, LayerGraph.from_json(text))
     walltime.Stopwatch.now = wall = stopwatch.Stopwatch(ticks_per_s)
@@ -33,4 +36,4 @@ def run(
     def listen(event: dict[str, Any]) -> None:
         emit(**event)
 
-    return experiment.run(asked.model_copy(update={"run": own}), backend, folder, listen).verdict
+    return experiment.carry_out(asked.model_copy(update={"run": own}), backend, Path(folder), listen, None, resumed).verdict

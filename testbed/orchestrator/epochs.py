@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 from d3node.graph import LayerGraph
@@ -47,12 +46,12 @@ class Epoch:
 
 @dataclass
 class Epochs:
-    """All epochs of a run: numbers are never used twice."""
+    """All epochs of a run: numbers are never used twice; `last` is the one that was used last."""
 
     fleet: Fleet
     route: Route
     seed: int = 0
-    numbers: count[int] = field(default_factory=lambda: count(1))
+    last: int = 0
     installed: dict[int, Epoch] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -60,7 +59,8 @@ class Epochs:
         """Give a plan a number and install it on all hosts concerned; by another route than the run's, if one is given. Raises
         PlanError, AgentError."""
         route = route or self.route
-        plan = plan.with_epoch(next(self.numbers))
+        self.last += 1
+        plan = plan.with_epoch(self.last)
         plan.check(graph)
         everyone = lower_all(graph, plan, route)
         programs = {program.tier: program for program in everyone if program.host == plan.hosts[program.tier]}

@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from d3node.errors import ModelError, NodeError
-from testbed.backends.base import Backend, Carrier, Invariant, LimitsCpu, ManyMachines, Session
+from testbed.backends.base import Backend, Carrier, Exact, Invariant, LimitsCpu, ManyMachines, Session
 from testbed.errors import BackendError, RunError, TestbedError
 from testbed.orchestrator import fidelity, live, provenance
 from testbed.orchestrator.account import WIDE_AREA_ROLES
+from testbed.orchestrator.again import Again, begin_again, repeat
 from testbed.orchestrator.control import Fleet
 from testbed.orchestrator.epochs import Epochs
 from testbed.orchestrator.fidelity import PairFacts
+from testbed.orchestrator.folder import RunFolder
 from testbed.orchestrator.journal import Journal, Listener
 from testbed.orchestrator.loads import input_seeds
 from testbed.orchestrator.pair import PairRun
 from testbed.orchestrator.replay import Replay
-from testbed.orchestrator.results import FORMAT, Recorder, RunFolder
+from testbed.orchestrator.results import FORMAT, Recorder
 from testbed.orchestrator.stage import Stage
 from testbed.orchestrator.summary import RunSummary, summarise
 from testbed.orchestrator.truth import TrueState
@@ -31,6 +33,7 @@ from testbed.orchestrator.walltime import WallLimit, now_utc
 from testbed.orchestrator.world import World, prepare
 from testbed.planners.base import Planner
 from testbed.scenario.links import idle_words
+from testbed.scenario.load import load, manifest_of
 from testbed.scenario.schema import Scenario
 
 
@@ -47,6 +50,42 @@ def run(
     AgentError or RunError when the run could not be completed, KeyboardInterrupt when it was interrupted; in these cases the
     folder holds every row that was finished, and its manifest says "failed" or "interrupted".
     """
+    return carry_out(scenario, backend, Path(out_dir), listener, planners, False)
+
+
+def resume(
+    folder: Path | str,
+    backend: Backend | Carrier,
+    listener: Listener | None = None,
+    planners: Mapping[str, Planner] | None = None,
+) -> RunSummary:
+    """Go on with a run that did not reach its end, because its process died, was interrupted or failed.
+
+    Sessions that are over stay as they are; the one under way is begun again. A run that is finished is left alone. `planners` as
+    for `run`; the scenario is the folder's own. Raises InputError for a folder without a run, or whose run a living process
+    carries out; otherwise as `run`.
+    """
+    path = Path(folder)
+    if finished(path):
+        return summarise(path)
+    return carry_out(load(path), backend, path, listener, planners, True)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has reached its end. Raises ScenarioError for a folder that holds none."""
+    manifest = manifest_of(folder)
+    return manifest is not None and manifest.get("status") == "finished"
+
+
+def carry_out(
+    scenario: Scenario,
+    backend: Backend | Carrier,
+    path: Path,
+    listener: Listener | None,
+    planners: Mapping[str, Planner] | None,
+    resumed: bool,
+) -> RunSummary:
+    """Run a scenario into a folder, or go on with the run that it holds; see `run` and `resume`."""
     support = backend.support(scenario)
     if not support.ok:
         raise BackendError(f"backend {backend.name!r} cannot run this scenario here: " + "; ".join(support.reasons))
@@ -55,17 +94,18 @@ def run(
             raise BackendError(f"backend {backend.name!r} knows planners by their registered names only")
         from testbed.orchestrator import carried
 
-        return carried.run(scenario, backend, out_dir, listener)
+        return carried.run(scenario, backend, path, listener, resumed)
     world = prepare(scenario, planners)
-    folder = RunFolder(Path(out_dir), scenario.faulty)
+    folder = RunFolder(path, scenario.faulty, resumed)
+    again = Again(folder) if resumed else None
     journal = Journal(folder.events, listener)
-    pairs: list[PairFacts] = []
+    pairs: list[PairFacts] = folder.checkpoints.facts
     invariants: list[Invariant] = []
     status, reason = "failed", ""
     try:
-        folder.save_manifest(**_facts(world, backend))
+        folder.save_manifest(**(_facts(world, backend) if again is None else {"status": "running", "reason": None}))
         _announce(world, backend, folder, journal)
-        backend.run(scenario, lambda session: main(world, session, folder, journal, pairs, invariants))
+        backend.run(scenario, lambda session: main(world, session, folder, journal, pairs, invariants, again))
         status = "finished"
     except KeyboardInterrupt:
         status, reason = "interrupted", "the run was interrupted"
@@ -101,9 +141,11 @@ async def main(
     journal: Journal,
     pairs: list[PairFacts],
     invariants: list[Invariant],
+    again: Again | None = None,
 ) -> None:
     """What runs inside the backend, under its clock."""
     scenario = world.scenario
+    over = 0 if again is None else again.over
     fleet = Fleet(session)
     truth = TrueState(world.layout)
     for link in world.links.values():  # what the backend builds is the state at time 0
@@ -131,12 +173,24 @@ async def main(
             limit=WallLimit(scenario.run.wall_limit),
             facts=pairs,
         )
+        if again is not None:
+            journal.emit("run_resumed", **begin_again(again, world, session))
+            journal.done = sum(facts.over for facts in pairs)
+            if not isinstance(session, Exact):
+                stage.epochs.last = again.checkpoints.used_epochs
         for number, (model, planner) in enumerate(world.pairs, 1):
-            journal.emit("session", model=world.models[model].label, planner=planner, number=number, sessions=len(world.pairs))
-            if scenario.compute.tensors == "real":
-                cloud = next(iter(world.sites.values())).cloud
-                await stage.verifier.fetch(fleet, cloud, model, input_seeds(scenario))
-            await PairRun(stage, model, planner).run()
+            names = {"model": world.models[model].label, "planner": planner}
+            tell = journal.emit if number > over else journal.live
+            if number > over or isinstance(session, Exact):
+                tell("session", **names, number=number, sessions=len(world.pairs))
+                if scenario.compute.tensors == "real":
+                    cloud = next(iter(world.sites.values())).cloud
+                    await stage.verifier.fetch(fleet, cloud, model, input_seeds(scenario))
+            if number > over:
+                await PairRun(stage, model, planner).run()
+                folder.session_over(pairs[-1], stage.epochs.last)
+            elif again is not None and isinstance(session, Exact):
+                await repeat(stage, model, planner, pairs[number - 1], again.folder.path)
         invariants.extend(await session.invariants())
         if isinstance(session, LimitsCpu) and (throttling := session.throttling()):
             folder.save_manifest(throttling=throttling)
@@ -156,7 +210,8 @@ async def _share(fleet: Fleet, session: Session, host: str, share: float) -> Non
 def _announce(world: World, backend: Backend, folder: RunFolder, journal: Journal) -> None:
     requests = world.scenario.requests
     journal.total = (requests.count + requests.warmup) * len(world.sites) * len(world.pairs)
-    journal.emit(
+    tell = journal.live if folder.checkpoints.begun else journal.emit  # then it is on record
+    tell(
         "run",
         scenario=world.scenario.name,
         backend=backend.name,
@@ -166,7 +221,8 @@ def _announce(world: World, backend: Backend, folder: RunFolder, journal: Journa
         **live.stage(world.layout),
     )
     for text in idle_words(world.links):
-        journal.emit("warning", text=text)
+        tell("warning", text=text)
+    folder.begin()
 
 
 def _facts(world: World, backend: Backend) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 |----------|--------------------------------------------------------------------------------------------|
 | run      | scenario, backend, folder, sessions (their number), requests (in all, warm-up included), hosts (with tiers), |
 |          | links (with roles)                                                                         |
+| run_resumed | session, model, planner (that it goes on with), how (begun again or taken over), why, at (date and time) |
 | session  | model, planner, number (from 1), sessions                                                  |
 | progress | done, total (requests of the whole run), model, planner, and what `live.request` says; not written |
 | link     | link, direction, at_s, rate_bps, delay_s, loss: from now on; not written (links.csv has them) |

@@ -15,9 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from testbed import owner
-from testbed.errors import InputError, RunError
-from testbed.orchestrator.columns import FAULTS, INFERENCES, LINKS, RECOVERED, STEPS
+from testbed.errors import RunError
+from testbed.orchestrator.fidelity import PairFacts
 
 FORMAT = 1
 """Version of the folder's format, in the manifest."""
@@ -115,17 +114,23 @@ class Recorder(Protocol):
 
     def save_manifest(self, **facts: Any) -> None: ...
 
+    def session_over(self, facts: PairFacts, epoch: int) -> None:
+        """A session is over, and `epoch` the number of the last plan so far."""
+        ...
+
 
 class Table:
-    """A CSV file that rows are appended to; each row is with the operating system when `add` returns."""
+    """A CSV file that rows are appended to; each row is with the operating system when `add` returns. With `again` it is there
+    already."""
 
-    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, str], again: bool = False) -> None:
         self.columns = tuple(columns)
-        self._path = path
-        self._file = path.open("xb", buffering=0)
+        self.path = path
+        self._file = path.open("ab" if again else "xb", buffering=0)
         self._line = io.StringIO()
         self._writer = csv.writer(self._line, lineterminator="\n")
-        self._put(self.columns)
+        if not again:
+            self._put(self.columns)
 
     def add(self, row: Mapping[str, object]) -> None:
         """Append a row; columns that it does not name stay empty."""
@@ -140,6 +145,10 @@ class Table:
     def add_lines(self, text: str) -> None:
         """Append whole lines of CSV in the order of the columns."""
         self._write(text)
+
+    def fileno(self) -> int:
+        """The file's, to sync it."""
+        return self._file.fileno()
 
     def close(self) -> None:
         """Close the file; what could not be written has been said by `add`."""
@@ -160,62 +169,27 @@ class Table:
             try:
                 rest = rest[self._file.write(rest) :]
             except OSError as error:
-                raise _refused(self._path, error) from error
+                raise _refused(self.path, error) from error
 
 
 class Lines:
-    """A file of JSON lines that records are appended to."""
+    """A file of JSON lines that records are appended to. With `again` it is there already."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: TextIO = path.open("x", encoding="utf-8")
+    def __init__(self, path: Path, again: bool = False) -> None:
+        self.path = path
+        self._file: TextIO = path.open("a" if again else "x", encoding="utf-8")
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append a record."""
-        with writing(self._path):
+        with writing(self.path):
             self._file.write(json.dumps(plain(record), ensure_ascii=False) + "\n")
             self._file.flush()
+
+    def fileno(self) -> int:
+        """The file's, to sync it."""
+        return self._file.fileno()
 
     def close(self) -> None:
         """Close the file; what could not be written has been said by `add`."""
         with suppress(OSError):
             self._file.close()
-
-
-class RunFolder:
-    """The files of one run. Raises InputError for a folder that holds a run already, or that cannot be made. `recovery`: the
-    scenario has faults or recovery."""
-
-    def __init__(self, path: Path, recovery: bool = False) -> None:
-        self.path = path
-        try:
-            owner.make(path)
-            if any(entry.name != "capture" for entry in path.iterdir()):
-                raise InputError(f"{path} is not empty: results of a run go to a folder of their own, choose another with --out")
-            self.inferences = Table(path / "inferences.csv", INFERENCES | (RECOVERED if recovery else {}))
-            self.steps = Table(path / "steps.csv", STEPS)
-            self.links = Table(path / "links.csv", LINKS)
-            self.faults = Table(path / "faults.csv", FAULTS) if recovery else None
-            self.plans = Lines(path / "plans.jsonl")
-            self.events = Lines(path / "events.jsonl")
-        except OSError as error:
-            raise InputError(f"the run folder {path} cannot be made: {error.strerror or error}") from error
-        except RunError as error:
-            raise InputError(str(error)) from error
-        self.manifest: dict[str, Any] = {}
-
-    def save_manifest(self, **facts: Any) -> None:
-        """Add facts to the manifest and write it."""
-        self.manifest.update(facts)
-        write_json(self.path / "manifest.json", self.manifest)
-
-    def save_fidelity(self, document: Mapping[str, Any]) -> None:
-        """Write the verdict."""
-        write_json(self.path / "fidelity.json", document)
-
-    def close(self) -> None:
-        """Close all files."""
-        for file in (self.inferences, self.steps, self.links, self.faults, self.plans, self.events):
-            if file is not None:
-                file.close()
-        owner.give_all(self.path)

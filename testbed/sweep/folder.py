@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from testbed.errors import InputError
+from testbed.lock import locked
 from testbed.orchestrator.results import write_json, writing
 from testbed.sweep.columns import CELLS, PLAN, TEXT
 from testbed.sweep.plan import Cell, Plan
@@ -37,7 +38,7 @@ class SweepFolder:
             path.mkdir(parents=True, exist_ok=True)
             begun = any(entry.name not in ("lock", "manifest.json.tmp") for entry in path.iterdir())
             self.manifest = _manifest(path) if begun else {}
-            self._lock = _locked(path / "lock")
+            self._lock = locked(path / "lock", f"{path}: another process runs this sweep; wait for it, or choose another folder")
         except OSError as error:
             raise InputError(f"the sweep folder {path} cannot be used: {error.strerror or error}") from error
         try:
@@ -130,20 +131,6 @@ def _manifest(path: Path) -> dict[str, Any]:
     if found.get("format") != FORMAT:
         raise InputError(f"{path}: a sweep of format {found.get('format')}; this version reads {FORMAT}")
     return found
-
-
-def _locked(path: Path) -> Any:
-    """The lock, held until it is closed (or its process has ended, however)."""
-    file = path.open("a")
-    with suppress(ImportError):  # no such locks on Windows: there nobody guards against two writers
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise InputError(f"{path.parent}: another process runs this sweep; wait for it, or choose another folder") from None
-    return file
 
 
 def _mended(path: Path) -> list[dict[str, str]]:
