@@ -26,6 +26,8 @@ from d3node.wire import Limits
 
 log = logging.getLogger("d3node.tcp")
 BACKLOG: Final = 128
+KEEPALIVE_S: Final = 30.0
+"""For the control plane between machines: who orchestrates may lose its power or its network without a word."""
 
 
 class TcpTransport:
@@ -33,8 +35,9 @@ class TcpTransport:
 
     `congestion_control`: a name such as "cubic" for every TCP connection; None leaves the system's default. `sizes`: tensors
     without data may be sent, as bytes that mean nothing, and arrive without data. `tls`: certificates for every TCP connection
-    (Unix sockets never use TLS); a server's certificate must be for the name or address that is dialled. Raises
-    AuthenticationError for an empty secret.
+    (Unix sockets never use TLS); a server's certificate must be for the name or address that is dialled. `keepalive_s`: a TCP
+    peer whose machine has not been heard of for about so long is lost, also where nothing is said; None leaves that to the
+    system (hours, or never). Raises AuthenticationError for an empty secret.
     """
 
     def __init__(
@@ -44,10 +47,12 @@ class TcpTransport:
         limits: Limits | None = None,
         sizes: bool = False,
         tls: Tls | None = None,
+        keepalive_s: float | None = None,
     ) -> None:
         if not secret:
             raise AuthenticationError("the run's secret is empty")
         self._secret = secret
+        self._keepalive_s = keepalive_s
         self._congestion_control = congestion_control
         self._limits = limits or Limits()
         self._sizes = sizes
@@ -162,6 +167,8 @@ class TcpTransport:
     def _prepare(self, sock: socket.socket) -> None:
         """Options of a TCP socket; accepted connections inherit them from the listening one."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._keepalive_s is not None:
+            _keep_alive(sock, self._keepalive_s)
         if self._congestion_control is None:
             return
         option = getattr(socket, "TCP_CONGESTION", None)
@@ -240,6 +247,16 @@ def split_address(address: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise ChannelError(f'{address!r} is not an address: give "host:port" or "unix:/path"')
     return host, int(port)
+
+
+def _keep_alive(sock: socket.socket, silent_s: float) -> None:
+    """Have the kernel ask a silent peer three times in `silent_s`, and give up sending after that; as far as this system can."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    each_s = max(1, round(silent_s / 3.0))
+    figures = {"TCP_KEEPIDLE": each_s, "TCP_KEEPINTVL": each_s, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": round(silent_s * 1e3)}
+    for name, figure in figures.items():
+        if (option := getattr(socket, name, None)) is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, figure)
 
 
 def _path(address: str) -> str:

@@ -18,7 +18,7 @@ DEADLINE_S = 8.0
 BOUND_S = 5.0
 """How long after its deadline a request may end at the latest (`tracker.DEADLINE_MARGIN_S`)."""
 
-NAMED = {"AgentError", "HostUnreachable", "DeadlineExceeded", "RecoveryFailed", "PeerLost", "TimeoutError"}
+NAMED = {"AgentError", "HostUnreachable", "DeadlineExceeded", "RecoveryFailed", "PeerLost"}
 
 
 AT_S = 1.03

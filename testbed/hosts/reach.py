@@ -10,7 +10,7 @@ from d3node.errors import AuthenticationError, NodeError
 from d3node.facts import installed
 from d3node.graph import LayerGraph
 from d3node.protocol import VERSION
-from d3node.tcp import TcpTransport
+from d3node.tcp import KEEPALIVE_S, TcpTransport
 from d3node.tls import Tls
 from testbed.errors import AgentError, InventoryError
 from testbed.hosts.clocks import Line
@@ -31,7 +31,7 @@ def transport(inventory: Inventory) -> TcpTransport:
             tls = Tls.load(inventory.ca, inventory.certificate, inventory.key)
         except AuthenticationError as error:
             raise InventoryError(f"{inventory.path}: {error}") from error
-    return TcpTransport(inventory.read_secret(), tls=tls)
+    return TcpTransport(inventory.read_secret(), tls=tls, keepalive_s=KEEPALIVE_S)
 
 
 async def dial(inventory: Inventory, by: TcpTransport, host: str) -> Line:

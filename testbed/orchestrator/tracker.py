@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 
 from d3node.channel import Message, Payload
+from d3node.errors import DeadlineExceeded
 from testbed.errors import AgentError
 from testbed.orchestrator.control import Fleet
 from testbed.orchestrator.epochs import Epoch, Epochs
@@ -242,7 +243,7 @@ class Tracker:
     def _give_up(self, request: Request) -> None:
         if not request.ended.is_set():
             text = f"device {request.device} did not end the request within {DEADLINE_MARGIN_S:g} s of its deadline"
-            self.end(request, "TimeoutError", text, self._loop.time())
+            self.end(request, DeadlineExceeded.__name__, text, self._loop.time())
 
     def end(self, request: Request, error: str, text: str, at: float) -> None:
         """A request has ended: at loop time `at`, without an error or with one."""
