@@ -66,3 +66,11 @@ def test_no_request_is_begun_on_a_plan_that_its_device_has_lost_while_the_next_o
     outcome = faulty(tmp_path / "run", device, cloud, planning={"planners": ["cloud-only"]})
     assert set(outcome.errors) == {"AgentError", "HostUnreachable"}
     assert not outcome.rows[-1]["error"]
+
+
+def test_ends_are_heard_after_an_orchestrators_outage_that_is_longer_than_deadlines(tmp_path: Path) -> None:
+    """The device has ended its request at the deadline and kept the word; nobody gave it up meanwhile, to hear a second end."""
+    hang, away = fault("hang", at="1 s", host="c1"), fault("orchestrator", at="1.1 s", **{"for": "15 s"})
+    outcome = faulty(tmp_path / "run", hang, away, requests={"count": 4}, planning={"planners": ["cloud-only"]})
+    (late,) = [row for row in outcome.rows if row["error"] == "DeadlineExceeded"]
+    assert "8 s" in late["error_text"], "that is the device's own word"

@@ -241,7 +241,9 @@ class Tracker:
                 self.end(request, error, text, self._loop.time())
 
     def _give_up(self, request: Request) -> None:
-        if not request.ended.is_set():
+        if not request.ended.is_set() and not self._fleet.present.is_set():  # its end is told when we are there to hear it
+            request.timer = self._loop.call_later(REPORT_GRACE_S, self._give_up, request)
+        elif not request.ended.is_set():
             text = f"device {request.device} did not end the request within {DEADLINE_MARGIN_S:g} s of its deadline"
             self.end(request, DeadlineExceeded.__name__, text, self._loop.time())
 
