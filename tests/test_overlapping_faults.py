@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 from fault_runs import Outcome, fault, faulty
+from orchestration import scenario
+
+from testbed.backends.sim import SimBackend
+from testbed.errors import ScenarioError
+from testbed.orchestrator import run
 
 
 def moments(outcome: Outcome, event: str) -> list[float]:
@@ -74,3 +79,10 @@ def test_ends_are_heard_after_an_orchestrators_outage_that_is_longer_than_deadli
     outcome = faulty(tmp_path / "run", hang, away, requests={"count": 4}, planning={"planners": ["cloud-only"]})
     (late,) = [row for row in outcome.rows if row["error"] == "DeadlineExceeded"]
     assert "8 s" in late["error_text"], "that is the device's own word"
+
+
+def test_a_frame_between_hosts_that_never_talk_is_refused_before_the_run(tmp_path: Path) -> None:
+    """It ended the run, in the middle of it."""
+    asked = scenario(topology={"name": "two_sites"}, fault=[fault("truncate", host="ea1", peer="db1")])
+    with pytest.raises(ScenarioError, match="fault 1, peer: ea1 and db1 are of different sites"):
+        run(asked, SimBackend(), tmp_path / "run")

@@ -72,9 +72,9 @@ def test_a_path_is_broken_from_its_oldest_unanswered_probe_until_an_answer() -> 
     assert reach.overdue(1.7, lambda _pair: 0.6) == [pair]
     assert reach.overdue(1.8, lambda _pair: 0.6) == [], "told once"
     assert not reach.ok("e1", "d1")
-    assert reach.answered(pair)
+    assert reach.answered(pair, 0.1)
     assert reach.ok("e1", "d1")
-    assert not reach.answered(pair)
+    assert not reach.answered(pair, 0.1)
 
 
 def test_a_plan_is_refused_for_a_missing_host_or_a_broken_path_that_it_needs() -> None:

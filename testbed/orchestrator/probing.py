@@ -7,24 +7,46 @@ answer that does not come is `reach.py`'s business.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from testbed.costs.network import MESSAGE_HEADER_BYTES
+from testbed.costs.network import MESSAGE_HEADER_BYTES, frame_bytes
 from testbed.errors import AgentError
 from testbed.orchestrator.account import Ledger
 from testbed.orchestrator.observe import Observer
 from testbed.orchestrator.reach import Reach
 from testbed.orchestrator.replay import sleep_until
 from testbed.orchestrator.stage import Stage
+from testbed.orchestrator.truth import LinkKey
 from testbed.orchestrator.world import Pair
+from testbed.scenario.links import ResolvedLink
+from topologies.layout import Layout
 
 SMALL_BYTES = 64
 """What a probe carries that only asks whether the path is there."""
 
 
+def takes_s(paths: Mapping[Pair, int], layout: Layout, links: Mapping[str, ResolvedLink]) -> dict[Pair, float]:
+    """Seconds that a probe of each path may take there and back, with links as the scenario has them at second 0: on every one
+    behind a probe of each path that crosses it."""
+    ways = {pair: [(link.name, direction) for link, direction in layout.path(*pair)] for pair in paths}
+    ahead: Counter[LinkKey] = Counter()
+    for pair, size in paths.items():
+        for key in ways[pair]:
+            ahead[key] += int(frame_bytes(size + MESSAGE_HEADER_BYTES))
+
+    def crossed_s(key: LinkKey) -> float:
+        link = links[key[0]]
+        rate_bps = (link.up if key[1] == "up" else link.down).rate_bps
+        return link.up.delay_s + link.down.delay_s + (8.0 * ahead[key] / rate_bps if rate_bps > 0.0 else 0.0)
+
+    return {pair: sum(crossed_s(key) for key in way) for pair, way in ways.items()}
+
+
 class Probing:
-    """The probes of one session. `names` are the session's, for its events; `healed` is told of broken paths that answer."""
+    """The probes of one session. `names` are the session's, for its events; `healed` is told of broken paths that answer.
+    `unanswered`: how many had no answer in good time."""
 
     def __init__(
         self,
@@ -44,6 +66,7 @@ class Probing:
         self._loop = asyncio.get_running_loop()
         self._start = 0.0
         self._under_way: set[asyncio.Task[None]] = set()
+        self.unanswered = 0
 
     def run(self, start: float) -> list[Coroutine[Any, Any, None]]:
         """Coroutines that probe one path each until they are cancelled; `start` is the loop time of scenario second 0."""
@@ -66,6 +89,7 @@ class Probing:
                     if host != site.leader:
                         paths.setdefault((site.leader, host), SMALL_BYTES)
                 paths.setdefault((site.device, site.cloud), SMALL_BYTES)
+            self._reach.takes_s.update(takes_s(paths, self._stage.world.layout, self._stage.world.links))
         return [self._probe(source, target, size, interval) for (source, target), size in paths.items()]
 
     async def last(self) -> None:
@@ -89,7 +113,10 @@ class Probing:
                     await sleep_until(begun + interval)
                     continue
                 self._reach.asked((source, target), begun)
-            task = asyncio.create_task(self._one(source, target, size, max(5.0 * interval, 1.0)))
+            patience_s = max(5.0 * interval, 1.0)
+            if self._reach is not None:
+                patience_s = max(patience_s, 2.0 * self._reach.probe_s((source, target)))
+            task = asyncio.create_task(self._one(source, target, size, patience_s))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
             await self._answered_or_broken(task, (source, target), interval)
@@ -117,14 +144,17 @@ class Probing:
             self._ledger.book_transfer(target, source, MESSAGE_HEADER_BYTES)
         except TimeoutError:
             took, nbytes = self._loop.time() - begun, size + MESSAGE_HEADER_BYTES
+            self.unanswered += 1
         except AgentError as error:
+            self.unanswered += 1
             if self._reach is None:
                 self._stage.journal.emit("warning", text=f"probe from {source} to {target}: {error}", **self._names)
             return
-        self._ledger.book_transfer(source, target, nbytes)
+        if end is not None or self._reach is None:  # where paths break, nobody knows what has crossed them
+            self._ledger.book_transfer(source, target, nbytes)
         if self._reach is not None:
             broken = (source, target) in self._reach.broken  # how long that was says nothing of the rate
-            if end is not None and self._reach.answered((source, target)):
+            if end is not None and self._reach.answered((source, target), took):
                 self._healed((source, target))
             if broken or size <= SMALL_BYTES:
                 return

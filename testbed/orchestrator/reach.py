@@ -60,20 +60,24 @@ class View:
 
 
 class Reach:
-    """What is known of hosts and paths in one session. `dead`: lost hosts and the reasons, kept up to date by the fleet."""
+    """What is known of hosts and paths in one session. `dead`: lost hosts and the reasons, kept up to date by the fleet.
+    `takes_s`: how long a probe of a path may take where nothing is wrong, by the scenario."""
 
     def __init__(self, dead: Mapping[str, str]) -> None:
         self.dead = dead
         self.broken: set[Pair] = set()
+        self.takes_s: dict[Pair, float] = {}
+        self._took: dict[Pair, float] = {}
         self._asked: dict[Pair, float] = {}
 
     def asked(self, pair: Pair, now: float) -> None:
         """A probe has been sent."""
         self._asked.setdefault(pair, now)
 
-    def answered(self, pair: Pair) -> bool:
-        """A probe is answered; whether that heals the path."""
+    def answered(self, pair: Pair, took_s: float) -> bool:
+        """A probe is answered after so long; whether that heals the path."""
         self._asked.pop(pair, None)
+        self._took[pair] = took_s
         healed = pair in self.broken
         self.broken.discard(pair)
         return healed
@@ -81,6 +85,7 @@ class Reach:
     def anew(self) -> None:
         """Nothing is known of any path."""
         self._asked.clear()
+        self._took.clear()
         self.broken.clear()
 
     def cut_off(self, a: str, b: str) -> None:
@@ -93,6 +98,10 @@ class Reach:
         for pair in [pair for pair in self._asked if host in pair]:
             del self._asked[pair]
         self.broken = {pair for pair in self.broken if host not in pair}
+
+    def probe_s(self, pair: Pair) -> float:
+        """How long a probe of a path takes where nothing is wrong: by the scenario, or as long as the last one, which is more."""
+        return max(self.takes_s.get(pair, 0.0), self._took.get(pair, 0.0))
 
     def overdue(self, now: float, patience_s: Callable[[Pair], float]) -> list[Pair]:
         """Paths that are broken from now on: the oldest unanswered probe is older than there is patience."""

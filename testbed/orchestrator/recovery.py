@@ -159,7 +159,9 @@ class Recovery:
             await sleep_until(begun + self._table.heartbeat)
 
     def _patience_s(self, pair: Pair) -> float:
-        """How long a probe may take: `detect`, and the tensors of requests in flight before it, on what is known of the rate."""
+        """How long a probe may take: `detect`, or longer where probes take long, and the tensors of requests in flight before it,
+        on what is known of the rate."""
+        detect_s = max(self._table.detect, PATIENCE * self.reach.probe_s(pair))
         nbytes = 0.0
         graph = self._session.model.graph
         for request in self._session.tracker.flying:
@@ -167,9 +169,9 @@ class Recovery:
                 if program.host == pair[0]:
                     nbytes += sum(graph[send.vertex].output_bytes for send in program.sends if send.host == pair[1])
         if not nbytes:
-            return self._table.detect
+            return detect_s
         rate_bps = max(self._session.observer.rate_bps(*pair), 1e3)
-        return self._table.detect + PATIENCE * frame_bytes(nbytes + MESSAGE_HEADER_BYTES) * 8.0 / rate_bps
+        return detect_s + PATIENCE * frame_bytes(nbytes + MESSAGE_HEADER_BYTES) * 8.0 / rate_bps
 
     async def _act(self) -> None:
         while True:

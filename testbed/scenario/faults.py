@@ -166,6 +166,12 @@ def check_faults(faults: Sequence[FaultTable], layout: Layout) -> None:
             raise _unknown(number, "link", "link", fault.link, links, layout)
         if fault.hosts is not None and set(fault.hosts) == set(hosts):
             raise ScenarioError(f"fault {number + 1}, hosts: all hosts of the topology; a partition needs hosts on both sides")
+        if fault.host is not None and fault.peer is not None:
+            ends = layout.by_name[fault.host], layout.by_name[fault.peer]
+            if ends[0].site != ends[1].site and all(end.tier != "cloud" for end in ends):
+                raise ScenarioError(
+                    f"fault {number + 1}, peer: {fault.host} and {fault.peer} are of different sites and send each other nothing"
+                )
 
 
 def _unknown(number: int, key: str, what: str, name: str, known: Sequence[str], layout: Layout) -> ScenarioError:
