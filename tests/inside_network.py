@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import sys
 import time
 import warnings
@@ -30,6 +32,7 @@ with warnings.catch_warnings():
     from mininet.node import Host
     from mininet.nodelib import LinuxBridge
 
+HELD, PATIENCE_S = 1000, 20.0
 FLOWS, CLOSE = 6, 0.03
 """How many flows may be tried until a message is this close to what its link allows: a busy machine may hold up any one."""
 
@@ -52,6 +55,33 @@ def everyone_reaches_everyone(topology: str, switch: Any = "linux-bridge") -> An
     reached = [made.ping(source, address(plan, target, source)) for source, target in pairs]
     frames = sum(after.packets - before[key].packets for key, after in made.counters().items())
     return {"reached": reached, "frames": frames, "hops": sum(2 * len(plan.path(*pair)) for pair in pairs)}
+
+
+def switch_that_stands_still() -> Any:
+    """Frames that reach the first switch of Open vSwitch while its process stands still, and those that leave it afterwards."""
+    made = network(three_tier.layout(Sizes(1, 1)), 1e9, switch="open-vswitch")
+    pid, before = made.switch_pid, made.counters()
+
+    def frames(link: str) -> int:
+        return made.counters()[link, "up"].packets - before[link, "up"].packets
+
+    if pid is None:
+        return {"datapath": "kernel"}
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with made.inside("d1"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(HELD):
+                sender.sendto(bytes(1400), (address(made.layout, "c1", "d1"), 9))
+                time.sleep(0.0001)
+        until = time.monotonic() + PATIENCE_S
+        while frames("access-d1") < HELD and time.monotonic() < until:
+            time.sleep(0.01)
+        held = frames("access-d1"), frames("backbone")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    while frames("backbone") < held[0] and time.monotonic() < until:
+        time.sleep(0.01)
+    return {"held": held, "left": frames("backbone"), "room": made.describe()["switch_room_bytes"]}
 
 
 def mininet_hosts() -> Any:

@@ -16,7 +16,7 @@ from test_emulated_network import measured
 
 from testbed.backends import mininet_support
 from testbed.backends.base import LinkCounters
-from testbed.backends.invariants import forwarded
+from testbed.backends.invariants import forwarded, switch_busy
 from testbed.backends.mininet import MininetBackend
 from testbed.backends.sim import SimBackend
 from testbed.backends.vkernel import VkernelBackend
@@ -89,6 +89,10 @@ def test_frames_that_a_switch_loses_or_makes_count_against_the_run() -> None:
     assert "reached s1" in forwarded(dropped, layout, "x").detail or "reached s2" in forwarded(dropped, layout, "x").detail
 
 
+def test_a_switch_that_has_no_time_left_counts_against_the_run() -> None:
+    assert [switch_busy(share).level for share in (None, 0.6, 0.99, 1.0)] == ["ok", "ok", "degraded", "degraded"]
+
+
 # -- on the network ----------------------------------------------------------------------------------------------------------
 
 
@@ -110,6 +114,19 @@ def test_counters_hold_every_frame_on_its_path_and_no_other() -> None:
         assert framed <= found["gained"][f"{link} up"] <= framed + 1000 + 1514 * found["sent_twice"]
     assert {found["gained"][f"lan-{host} {way}"] for host in ("e1", "e2") for way in ("up", "down")} == {0}
     assert not any(found["offload"])
+
+
+@pytest.mark.emulation
+@installed
+def test_frames_wait_for_a_switch_in_user_space_that_gets_no_cpu() -> None:
+    found = measured("switch_that_stands_still")
+    if mininet_support.open_vswitch_datapath() == "kernel":
+        assert found == {"datapath": "kernel"}
+        return
+    arrived, passed_on = found["held"]
+    assert arrived >= 1000
+    assert passed_on == 0
+    assert found["left"] == arrived, f"{found['room']} bytes of room on each port"
 
 
 @pytest.mark.emulation
@@ -139,6 +156,8 @@ def test_a_run_has_the_answers_and_bytes_of_linux_bridges_and_says_what_forwarde
     judged = json.loads((tmp_path / "open-vswitch" / "fidelity.json").read_text())
     (frames,) = [entry for entry in _entries(judged) if entry.get("name") == "switch_frames"]
     assert f"Open vSwitch, {facts['open-vswitch']['datapath']} datapath" in frames["detail"]
+    busy = [entry for entry in _entries(judged) if entry.get("name") == "switch_busy"]
+    assert len(busy) == (facts["open-vswitch"]["datapath"] == "userspace")
     assert not any(entry.get("name") == "switch_frames" for entry in _entries(_read(tmp_path / "linux-bridge")))
 
 

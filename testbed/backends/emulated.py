@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pyroute2 import IPRoute
 
 from d3node.linux import die_with_parent, enter, within
-from testbed.backends import isolation, netem, offload
+from testbed.backends import isolation, netem, offload, packet_sockets
 from testbed.backends.netspec import DIRECTIONS, SOCKET_BUFFER_BYTES, NetworkSpec
 from testbed.backends.shaping import ClassCounters, Shaper, has_netem
 from testbed.backends.sysctl import QUIET, sysctl
@@ -64,11 +64,18 @@ class EmulatedNetwork:
         self.wires = Wires(self.netlink, two_stages=self.stages == 2)
         self._net = self._start_mininet()
         self.pids: dict[str, int] = {host.name: self._net[host.name].pid for host in self.layout.hosts}
+        self._switch_room = None if self.switch_pid is None else packet_sockets.widen(self.switch_pid)
         self._make_neighbours_known()
         self._offload = self._switch_offload()
         self.shapers = {
             (link.name, direction): self._shape(link.name, direction) for link in self.layout.links for direction in DIRECTIONS
         }
+
+    @property
+    def switch_pid(self) -> int | None:
+        """The process that forwards every frame; None where the kernel does."""
+        switches = self._open_vswitch
+        return None if switches is None or switches.datapath == "kernel" else switches.pid
 
     def namespace(self, host: str) -> Path:
         """The network namespace of a host."""
@@ -102,10 +109,11 @@ class EmulatedNetwork:
             "addresses": {f"{host}/{link}": address for (host, link), address in assign(self.layout).items()},
         }
 
-    def _open_vswitch_facts(self) -> dict[str, str]:
+    def _open_vswitch_facts(self) -> dict[str, Any]:
         if self._open_vswitch is None:
             return {}
-        return {"open_vswitch": self._open_vswitch.version, "datapath": self._open_vswitch.datapath}
+        room = {} if self._switch_room is None else {"switch_room_bytes": self._switch_room}
+        return {"open_vswitch": self._open_vswitch.version, "datapath": self._open_vswitch.datapath, **room}
 
     def _tcp_settings(self) -> dict[str, str]:
         """What is in force on the hosts (the same on all)."""
@@ -202,7 +210,7 @@ class EmulatedNetwork:
             for link in self.netlink.get_links()
             if (link.get_attr("IFLA_LINKINFO") or _NONE).get_attr("IFLA_INFO_KIND") == "veth"
         ]
-        if self._open_vswitch is not None and self._open_vswitch.datapath == "userspace":
+        if self.switch_pid is not None:
             for interface in ours:  # a process passes on bytes, and no note that their checksum is still to be computed
                 offload.checksum(interface)
         found = [offload.switch(interface, self.spec.offload) for interface in ours]

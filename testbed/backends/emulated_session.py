@@ -174,6 +174,8 @@ class EmulatedSession:
         if "open_vswitch" in self._facts:
             switch = f"Open vSwitch, {self._facts['datapath']} datapath"
             found.append(invariants.forwarded(counters, self.layout, switch))
+        if "switch_max" in facts:
+            found.append(invariants.switch_busy(facts["switch_max"]))
         for link, path in self._spec.captures.items():
             report = self._stopped["captures"][link]
             task = asyncio.get_running_loop().run_in_executor(

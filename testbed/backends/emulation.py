@@ -17,12 +17,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from testbed.backends import idle_rtt
 from testbed.backends.agents import Agents, Spawn, spawn
-from testbed.backends.cpu import IdleSampler
+from testbed.backends.cpu import ShareSampler, ticks, wanted
 from testbed.backends.emulated import EmulatedNetwork
 from testbed.backends.netspec import EmulationSpec, Key
 from testbed.backends.shaping import ClassCounters
@@ -47,7 +48,8 @@ class Emulation:
         self._start_zygote = start_zygote
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ)
-        self._idle = IdleSampler()
+        self._idle = ShareSampler(ticks)
+        self._switch: ShareSampler | None = None
         self._pending = b""
         self._agents: Agents | None = None
         self._captures: dict[str, subprocess.Popen[bytes]] = {}
@@ -63,7 +65,11 @@ class Emulation:
         except (TestbedError, OSError) as error:
             self._send({"event": "failed", "text": str(error)})
             return
-        self._idle.start()
+        pid = self._network.switch_pid
+        self._switch = None if pid is None else ShareSampler(partial(wanted, pid))
+        samplers = [sampler for sampler in (self._idle, self._switch) if sampler is not None]
+        for sampler in samplers:
+            sampler.start()
         while True:
             for key, _ in self._selector.select(self._idle.due_s()):
                 if key.fileobj is self._channel:
@@ -74,7 +80,8 @@ class Emulation:
                 elif self._agents is not None:
                     self._agents.collect()
             self._tell_deaths()
-            self._idle.sample()
+            for sampler in samplers:
+                sampler.sample()
 
     def _build(self, spec: EmulationSpec) -> None:
         start = self._wall()
@@ -163,7 +170,8 @@ class Emulation:
         return {"checked": len(self._network.shapers), "wrong": wrong}
 
     def _facts(self, _: Fields) -> Fields:
-        return {"idle_min": self._idle.minimum, "idle_mean": self._idle.mean, "apply_s": self._apply_s}
+        busiest = {} if self._switch is None else {"switch_max": self._switch.maximum}
+        return {"idle_min": self._idle.minimum, "apply_s": self._apply_s, **busiest}
 
     def _namespaces(self, _: Fields) -> Fields:
         return {"files": {host: str(self._network.namespace(host)) for host in self._network.pids}}

@@ -19,6 +19,8 @@ from topologies.layout import Direction, Layout
 
 IDLE_SHARE = 0.05
 """Below this idle share in any second a host may have waited for a CPU."""
+SWITCH_SHARE = 0.95
+"""Beyond this share of any second a switch in user space may have had frames waiting all the time."""
 RATE_EXCESS = 0.01
 """A link may carry this much more than rate x time (timer and sampling), beside one burst per rate change."""
 DROP_SHARE = (0.001, 0.05)
@@ -43,6 +45,13 @@ def idle_cpu(minimum: float | None) -> Invariant:
     """Idle CPU share of the busiest second."""
     level: Level = "degraded" if minimum is not None and minimum < IDLE_SHARE else "ok"
     return Invariant("idle_cpu", level, minimum, IDLE_SHARE, "idle share of all CPUs in the busiest second")
+
+
+def switch_busy(maximum: float | None) -> Invariant:
+    """How much of its busiest second a switch in user space ran or waited for a CPU: at 1 it is what limits the links."""
+    level: Level = "degraded" if maximum is not None and maximum > SWITCH_SHARE else "ok"
+    detail = "share of its busiest second in which the switch's process ran or waited for a CPU"
+    return Invariant("switch_busy", level, maximum, SWITCH_SHARE, detail)
 
 
 def idle_round_trips(found: Sequence[Mapping[str, Any]]) -> Invariant:

@@ -3,7 +3,8 @@
 Sockets, database and logs are on the inside's private tmpfs, and both processes end with the namespaces: an Open vSwitch that the
 machine runs itself neither sees these switches nor is seen. Forwarding is by explicit flows alone (fail mode "secure"): one for
 each hardware address, none that learns or floods. The kernel's datapath is used where the kernel has one; otherwise Open vSwitch
-forwards in user space, where every frame passes through a process: slower, and a frame that it has no time for is lost.
+forwards in user space, where every frame passes through a process: slower, and frames are lost that it finds no time for before
+the sockets it reads them from are full.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ class OpenVswitch:
         self._start("ovs-vswitchd", channel)
         self.configure("init")
         self.version = self._run("ovs-vswitchd", "--version").splitlines()[0].rsplit(" ", 1)[-1]
+
+    @property
+    def pid(self) -> int:
+        """The switch's process."""
+        return self._processes[-1].pid
 
     def configure(self, *command: str) -> None:
         """Run a command of `ovs-vsctl`; in force on return. Raises BackendError."""
