@@ -211,7 +211,7 @@ class HostsSession:
             await asyncio.sleep(MEASURE_EVERY_S)
             try:
                 await self._measure_clocks()
-            except (NodeError, AgentError) as error:  # its control channel tells of that, if it is for good
+            except (NodeError, AgentError, BackendError) as error:  # its control channel tells of that, if it is for good
                 log.info("a clock could not be measured: %s", error)
 
     def _lost(self, host: str, reason: str) -> None:

@@ -110,6 +110,8 @@ class AgentClient:
                     self._push(self.host, message)
         except NodeError as error:
             self._end(str(error) or type(error).__name__)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # nobody would read the next one
+            self.fence(f"what it said makes no sense: {error!r}")
 
     def _end(self, reason: str) -> None:
         if self._gone is not None or self._closing:

@@ -57,7 +57,9 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Replace a JSON file in one step: a reader sees the old text or the new, never a part. Raises RunError."""
     scratch = path.with_name(path.name + ".tmp")
     try:
-        with writing(path), scratch.open("w", encoding="utf-8") as file:
+        with writing(path):
+            scratch.unlink(missing_ok=True)  # also a link that somebody has put there: it is not followed
+        with writing(path), scratch.open("x", encoding="utf-8") as file:
             json.dump(plain(document), file, indent=2, ensure_ascii=False)
             file.write("\n")
             file.flush()
