@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,7 +80,7 @@ def test_the_hierarchy_is_found_where_it_is_mounted_and_refused_in_words(tmp_pat
     first, second = tmp_path / "a cpu", tmp_path / "unified"
     first.mkdir()
     second.mkdir()
-    control = second / "cgroup.subtree_control"
+    controllers = second / "cgroup.controllers"
 
     def found(*lines: str) -> Hierarchy:
         mounts.write_text("".join(f"{line}\n" for line in ("proc /proc proc rw 0 0", *lines)))
@@ -87,10 +89,10 @@ def test_the_hierarchy_is_found_where_it_is_mounted_and_refused_in_words(tmp_pat
     version1 = f"cgroup {str(first).replace(' ', chr(92) + '040')} cgroup rw,relatime,cpu,cpuacct 0 0"
     version2 = f"cgroup2 {second} cgroup2 rw,relatime 0 0"
     assert found(version2, version1) == Hierarchy(first, 1)
-    control.write_text("cpuset cpu io\n")
+    controllers.write_text("cpuset cpu io\n")
     assert found(version2) == Hierarchy(second, 2)
-    control.write_text("memory\n")
-    with pytest.raises(BackendError, match=r"echo \+cpu > .*cgroup.subtree_control"):
+    controllers.write_text("memory\n")
+    with pytest.raises(BackendError, match="have no CPU controller"):
         found(version2)
     with pytest.raises(BackendError, match="mount -t cgroup2"):
         found("cgroup /x cgroup rw,memory 0 0")
@@ -108,7 +110,28 @@ class Fake(CpuLimits):
         (self.folder / host / "cpu.stat").write_text(words)
 
 
+def test_the_cpu_controller_is_passed_on_where_systemd_has_not_yet(tmp_path: Path) -> None:
+    control = tmp_path / "cgroup.subtree_control"
+    for before, after in (("memory pids\n", "+cpu"), ("cpu memory\n", "cpu memory\n")):
+        control.write_text(before)
+        limits = Fake({"e1": 0.5}, Hierarchy(tmp_path, 2)).__enter__()
+        os.close(limits.descriptor)
+        assert control.read_text() == after
+        shutil.rmtree(tmp_path / "d3-testbed")
+
+
+def test_a_cpu_controller_that_cannot_be_passed_on_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: Path, text: str) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(file))
+
+    (tmp_path / "cgroup.subtree_control").write_text("memory\n")
+    monkeypatch.setattr(cgroups, "_write", refuse)
+    with pytest.raises(BackendError, match=r"echo \+cpu > .*/cgroup.subtree_control: Device or resource busy"):
+        CpuLimits({"e1": 0.5}, Hierarchy(tmp_path, 2)).__enter__()
+
+
 def test_version_2_is_spoken_as_the_kernel_documents_it(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.subtree_control").write_text("cpu\n")
     limits = Fake({"e1": 0.5, "c1": 1.5}, Hierarchy(tmp_path, 2)).__enter__()
     try:
         assert (limits.folder / "e1" / "cpu.max").read_text() == "5000 10000"

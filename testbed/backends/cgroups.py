@@ -57,9 +57,10 @@ def hierarchy(mounts: Path = Path("/proc/self/mounts")) -> Hierarchy:
             second = folder
     if second is None:
         raise BackendError("no control groups with the CPU controller are mounted (mount -t cgroup2 none /sys/fs/cgroup)")
-    control = second / "cgroup.subtree_control"
-    if "cpu" not in control.read_text(encoding="ascii").split():
-        raise BackendError(f"the CPU controller is not passed on to control groups here: echo +cpu > {control} (as root)")
+    if "cpu" not in (second / "cgroup.controllers").read_text(encoding="ascii").split():
+        raise BackendError(
+            f"the control groups in {second} have no CPU controller (in a container: its machine's have, --privileged)"
+        )
     return _writable(Hierarchy(second, 2))
 
 
@@ -89,6 +90,8 @@ class CpuLimits:
     def __enter__(self) -> CpuLimits:
         """Make the groups. Raises BackendError."""
         try:
+            if self._where.version == 2:
+                _pass_on_cpu(self._where.folder)
             self._make(self._parent)
             _remove_orphans(self._parent)
             self._make(self.folder)
@@ -159,6 +162,17 @@ class CpuLimits:
         folder.mkdir(exist_ok=True)
         if self._where.version == 2:
             _write(folder / "cgroup.subtree_control", "+cpu")
+
+
+def _pass_on_cpu(folder: Path) -> None:
+    """Let groups in a version 2 hierarchy have the CPU controller: systemd passes it on only once a unit of its own wants it. It
+    stays on, as another run, or a unit, may have come to need it. Raises BackendError."""
+    control = folder / "cgroup.subtree_control"
+    if "cpu" not in control.read_text(encoding="ascii").split():
+        try:
+            _write(control, "+cpu")
+        except OSError as error:
+            raise BackendError(f"the CPU controller cannot be passed on (echo +cpu > {control}: {error.strerror})") from error
 
 
 def quota_us(cpus: float) -> tuple[int, int]:
