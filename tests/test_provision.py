@@ -1,7 +1,8 @@
-"""The set-up of an emulation machine refuses what it cannot do, and touches nothing then."""
+"""The set-up of an emulation machine refuses what it cannot do, and touches nothing then; images fit what is said of them."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -32,3 +33,11 @@ def test_help_names_every_option() -> None:
     done = provision("--help")
     assert done.returncode == 0
     assert {"--user", "--no-kernel"} <= {*done.stdout.split()}
+
+
+def test_the_agents_image_runs_as_the_user_whom_its_secrets_are_given_to() -> None:
+    text = (SCRIPT.parent.parent / "packaging" / "Containerfile.node").read_text()
+    (user,) = re.findall(r"useradd .*--uid (\d+) .* d3node", text)
+    assert re.findall(r"^# +as=uid=(\d+),mode=0400$", text, re.MULTILINE) == [user]
+    targets = {*re.findall(r"target=(\S+),\$as", text)}
+    assert targets == {*re.findall(r"(/run/d3node/\S+)", text.rpartition("CMD")[2])} != set()
