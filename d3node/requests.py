@@ -135,7 +135,7 @@ class Requests:
         """A message of the data plane. Raises ProtocolError for one that makes no sense here."""
         kind, fields = message.kind, message.fields
         if kind == "lost":
-            self.peer_lost(fields["host"], f"{peer} says: {fields['text']}")
+            self._go_without(fields["host"], f"{peer} says: {fields['text']}")  # who has seen it has told all that must know
             return
         key = (fields["epoch"], fields["request"])
         lead = self.leads.get(key)
@@ -182,6 +182,12 @@ class Requests:
     def peer_lost(self, host: str, reason: str) -> None:
         """A host is gone: every request here that involves it fails, and the devices of its plans hear of it."""
         text = f"{host} is gone ({reason})" if host not in reason else reason
+        self._go_without(host, text)
+        devices = {e.device for e in self.epochs.values() if e.tier is not None and host in e.hosts}
+        for device in sorted(devices - {self.name, host}):  # an order that does not depend on the hash seed
+            self._post(device, Message("lost", {"host": host, "text": text}), None)
+
+    def _go_without(self, host: str, text: str) -> None:
         for request in [*self.leads.values(), *self.hands.values()]:
             if host in request.epoch.hosts and not request.ended:
                 if request.epoch.plan.patience_s is not None and host in request.epoch.contributors:
@@ -192,9 +198,6 @@ class Requests:
                     self.going_on.strand(request, host, text)
                 else:
                     self.fail(request, PeerLost.__name__, text, lost=host)
-        devices = {e.device for e in self.epochs.values() if e.tier is not None and host in e.hosts}
-        for device in sorted(devices - {self.name, host}):  # an order that does not depend on the hash seed
-            self._post(device, Message("lost", {"host": host, "text": text}), None)
 
     # -- the World of requests -----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
+from chaos_answers import Witness
 from conformance.scenario import MODEL
 
 import d3node.errors
@@ -26,7 +27,9 @@ from d3node.errors import NodeError
 from testbed import registry
 from testbed.backends.base import Backend, Session, Support
 from testbed.orchestrator import run
+from testbed.orchestrator.overload import REFUSED
 from testbed.orchestrator.tracker import DEADLINE_MARGIN_S
+from testbed.orchestrator.world import sites_of
 from testbed.scenario.schema import Scenario
 from topologies.layout import Layout
 
@@ -48,7 +51,7 @@ PLANNERS = (
 DEADLINE_S = 6.0
 EDGES, DEVICES = (1, 2, 3, 4), (1, 2, 3)
 ERRORS = {name for module in (d3node.errors, testbed.errors) for name in dir(module) if not name.startswith("_")}
-ERRORS = (ERRORS | {"HostUnreachable", "RecoveryFailed"}) - {"PlanError"}
+ERRORS = (ERRORS | {"HostUnreachable", "RecoveryFailed", *REFUSED}) - {"PlanError"}
 """Names that a failed request may end with."""
 QUIET_S = 2.0
 """What the last messages of a run may still take, on a real clock."""
@@ -90,11 +93,12 @@ def draw(seed: int, *, tensors: str, requests: int, netem: bool = True, lasts_s:
     if random.random() < 0.5:
         raw["planning"] |= {"probe_interval": "0.5 s", "probe_size": "4 kB"}
     layout = registry.layout(Scenario.model_validate(raw).topology)
-    raw["fault"] = [_fault(random, layout, count, lasts_s, netem) for _ in range(random.randint(1, 8))]
+    raw["fault"] = [fault(random, layout, count, lasts_s, netem) for _ in range(random.randint(1, 8))]
     return Scenario.model_validate(raw)
 
 
-def _fault(random: Random, layout: Layout, count: int, lasts_s: float, netem: bool) -> dict[str, Any]:
+def fault(random: Random, layout: Layout, count: int, lasts_s: float, netem: bool) -> dict[str, Any]:
+    """Anything that can go wrong, some time in a session of `count` requests of each device."""
     hosts, links = [host.name for host in layout.hosts], list(layout.link_names)
     kinds = ["kill", "kill", "kill", "hang", "hang", "slow", "down", "flap", "partition", "corrupt", "truncate", "orchestrator"]
     kind = random.choice([*kinds, "loss"] if netem else kinds)
@@ -109,7 +113,8 @@ def _fault(random: Random, layout: Layout, count: int, lasts_s: float, netem: bo
     if kind in ("kill", "hang", "slow", "corrupt", "truncate"):
         found["host"] = random.choice(hosts)
     if kind in ("corrupt", "truncate"):
-        found["peer"] = random.choice([host for host in hosts if host != found["host"]])
+        known = [host.name for host in layout.hosts if layout.meet(found["host"], host.name)]
+        found["peer"] = random.choice([host for host in hosts if host in known])
     if kind == "slow":
         found["factor"] = random.uniform(1.5, 50.0)
     if kind in ("down", "flap", "loss"):
@@ -201,7 +206,9 @@ def carry_out(scenario: Scenario, backend: Watched, folder: Path) -> Ended:
             ends.setdefault(key, []).append(event["at_s"])
 
     ended = Ended(scenario)
-    summary = run(scenario, backend, folder, listen)
+    with Witness() as witness:
+        summary = run(scenario, backend, folder, listen)
+    ended.wrong += witness.wrong
     rows = _read(folder / "inferences.csv")
     ended.requests = len(rows)
     _rows(ended, rows, ends)
@@ -233,7 +240,8 @@ def _read(path: Path) -> list[dict[str, str]]:
 def _rows(ended: Ended, rows: list[dict[str, str]], ends: dict[tuple[str, str, str, bool], list[float]]) -> None:
     table = ended.scenario.requests
     seen = Counter((row["planner"], row["device"], row["request"], row["warmup"] == "true") for row in rows)
-    expected = len(ended.scenario.planning.planners) * ended.scenario.topology.devices * (table.count + table.warmup)
+    origins = sites_of(registry.layout(ended.scenario.topology), ended.scenario.network.route, table.origins)
+    expected = len(ended.scenario.planning.planners) * len(origins) * (table.count + table.warmup)
     if len(seen) != expected or set(seen.values()) != {1}:
         ended.wrong.append(f"{len(rows)} rows of {len(seen)} requests, {expected} were to be made")
     for row in rows:
@@ -246,7 +254,7 @@ def _rows(ended: Ended, rows: list[dict[str, str]], ends: dict[tuple[str, str, s
                 ended.wrong.append(f"{where} ended with {row['error']!r}: {row['error_text']!r}")
             if row["error"] == "AgentError" and row["device"] not in row["error_text"]:
                 ended.wrong.append(f"{where} ended though its device lived: {row['error_text']}")
-        elif ended.scenario.compute.tensors == "real" and row["correct"] != "true":
+        elif ended.scenario.compute.tensors == "real" and row["correct"] != "true" and not row["agrees"]:
             ended.wrong.append(f"{where} has a wrong answer")
         if not key[3]:
             (at_s,) = ends.get(key, [-1.0])[:1]

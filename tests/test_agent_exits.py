@@ -14,6 +14,7 @@ from d3node.channel import Message
 from d3node.clock import VirtualLoop, run
 from d3node.exits import Exit
 from d3node.graph import LayerGraph, Vertex
+from d3node.peers import Peers
 from d3node.plan import Plan
 from d3node.program import lower_all
 
@@ -150,6 +151,37 @@ def test_a_device_that_dies_is_gone_on_without_at_once() -> None:
         done = await ended(agents)
         assert (done.kind, done.fields["absent"]) == ("done", ["d2"])
         assert 5.5 < took(done) < 5.5 + 2.0
+
+    simulate(test, ("d1", "d2", "e1", "c1"))
+
+
+def test_word_of_a_lost_host_is_passed_on_once_by_who_has_seen_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two devices contribute to each other's plans: they told each other what they had been told, for ever (chaos found it)."""
+    said: list[tuple[str, str, str]] = []
+    post = Peers.post
+
+    def counted(peers: Peers, host: str, message: Message, *rest: Any) -> None:
+        if message.kind == "lost":
+            said.append((peers._name, host, message.fields["text"]))
+        post(peers, host, message, *rest)
+
+    monkeypatch.setattr(Peers, "post", counted)
+
+    async def test(agents: Rig) -> None:
+        mine = joined(NEVER)
+        theirs = replace(mine, epoch=2, hosts={**mine.hosts, "device": "d2"}, placed=((2, "d1"), (4, "d1")))
+        for plan in (mine, theirs):
+            programs = lower_all(VIEWS, plan)
+            steps = {p.tier if p.host in plan.hosts.values() else p.host: [1.0] * len(p.steps) for p in programs}
+            for program in programs:
+                reply = await agents.remotes[program.host].ask("install", plan=plan.to_dict(), steps_s=steps, tiles_s=[], seed=1)
+                assert reply.kind == "ok", reply
+        await asyncio.sleep(1)
+        await agents.kill("c1")
+        await asyncio.sleep(2)
+        assert {("e1", "d1"), ("e1", "d2")} <= {(source, target) for source, target, _ in said}
+        assert len(set(said)) == len(said)
+        assert not [text for _, _, text in said if " says: " in text]
 
     simulate(test, ("d1", "d2", "e1", "c1"))
 

@@ -127,6 +127,17 @@ def test_names_are_those_of_the_topology(fault: dict[str, Any], said: str) -> No
     assert said in str(caught.value)
 
 
+def test_a_frame_between_hosts_that_have_nothing_to_say_to_each_other_cannot_be_spoiled() -> None:
+    sites = {"name": "two_sites", "devices": 1, "edges": 1}
+    for peer, good in (("eb1", False), ("ea1", True), ("c1", True)):
+        asked = scenario(topology=sites, fault=[{"kind": "corrupt", "host": "da1", "peer": peer, "at": "1 s"}])
+        if good:
+            prepare(asked)
+        else:
+            with pytest.raises(ScenarioError, match=r"fault 1, peer: da1 never sends anything to eb1"):
+                prepare(asked)
+
+
 @pytest.mark.parametrize(
     ("fault", "good"),
     [

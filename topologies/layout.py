@@ -77,6 +77,11 @@ class Layout:
         """Hosts of a tier, in order, of one site or of all."""
         return tuple(h for h in self.hosts if h.tier == tier and (site is None or h.site == site))
 
+    def meet(self, a: str, b: str) -> bool:
+        """Whether two hosts may have anything to say to each other: other ones of the site, and the cloud's with everybody."""
+        one, other = self.by_name[a], self.by_name[b]
+        return a != b and (one.site == other.site or "cloud" in (one.tier, other.tier))
+
     @cached_property
     def by_name(self) -> dict[str, Host]:
         """Hosts by name."""

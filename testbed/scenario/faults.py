@@ -162,6 +162,9 @@ def check_faults(faults: Sequence[FaultTable], layout: Layout) -> None:
         for key, name in named:
             if name is not None and name not in hosts:
                 raise _unknown(number, key, "host", name, hosts, layout)
+        if fault.host is not None and fault.peer is not None and not layout.meet(fault.host, fault.peer):
+            text = f"{fault.host} never sends anything to {fault.peer}: they are of different sites, and neither is the cloud's"
+            raise ScenarioError(f"fault {number + 1}, peer: {text}; no frame could be spoiled")
         if fault.link is not None and fault.link not in links:
             raise _unknown(number, "link", "link", fault.link, links, layout)
         if fault.hosts is not None and set(fault.hosts) == set(hosts):
