@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
-from orchestration import chain, layout, site
+from orchestration import chain, layout, site, virtual
 
 from d3node.plan import Plan
 from testbed.costs.network import NetworkState, Path
+from testbed.errors import AgentError
 from testbed.orchestrator.faults import cut
+from testbed.orchestrator.liveness import Liveness
 from testbed.orchestrator.overlay import Overlay
 from testbed.orchestrator.reach import Reach, View
 from testbed.scenario.state import LinkState
@@ -113,3 +119,31 @@ def test_a_partition_parts_the_group_from_all_others_and_leaves_the_others_toget
     others = [host.name for host in where.hosts if host.name not in group]
     assert all(parted(where, links, a, b) for a in group for b in others)
     assert not any(parted(where, links, a, b) for a in others for b in others if a != b)
+
+
+def test_a_host_that_did_not_hear_of_requests_that_are_over_hears_of_them_with_the_last_word() -> None:
+    """The orchestrator was away when it said so, and the session ended before the next heartbeat (chaos found it)."""
+    heard: list[list[int]] = []
+
+    class Client:
+        alive = False
+
+        async def call(self, kind: str, fields: dict[str, Any], deadline_s: float) -> None:
+            if not self.alive:
+                raise AgentError("the orchestrator has left")
+            heard.append(fields["over"])
+
+    async def main() -> None:
+        client = Client()
+        fleet: Any = SimpleNamespace(clients={"e1": client}, dead={}, present=asyncio.Event())
+        fleet.present.set()
+        liveness = Liveness(fleet, ["e1"], 0.2, 0.6, lambda host: None)
+        liveness.over["e1"].append(7)
+        await liveness._ping("e1")
+        liveness.over["e1"].append(8)
+        client.alive = True
+        await asyncio.sleep(5.0)
+        await liveness.whole(1.0)
+        assert heard == [[7, 8]]
+
+    virtual(main())

@@ -271,3 +271,34 @@ def test_two_processes_leave_identical_results_and_sizes_need_no_torch(tmp_path:
 
 async def _nothing(session: Session) -> None:
     raise AssertionError("nothing should have started")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_who_gives_up_dialling_leaves_no_connection_behind(late: bool) -> None:
+    """At any moment of the handshake, and by being cancelled as well as by its deadline (chaos found it)."""
+
+    async def main() -> None:
+        fabric = fabric_of()
+        attended: list[Channel] = []
+
+        async def attend(channel: Channel) -> None:
+            attended.append(channel)
+            await channel.receive()
+
+        await SimTransport(fabric, "c1").listen("sim:c1", attend)
+        for turn in range(40):
+            patience_s = 0.01 * turn
+            dial = SimTransport(fabric, "d1").connect("sim:c1", deadline_s=patience_s + 1e-9 if late else 10.0)
+            task = asyncio.ensure_future(dial)
+            await asyncio.sleep(patience_s)
+            if late:
+                await asyncio.sleep(1e-6)
+            task.cancel()
+            (result,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(result, SimChannel):
+                result.abort()
+            await asyncio.sleep(1.0)
+            assert not any(fabric.channels.values()), turn
+        assert attended, "some were given up when the other side had the connection already"
+
+    run(VirtualLoop(), main())

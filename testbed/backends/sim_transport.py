@@ -55,17 +55,23 @@ class SimTransport:
         except KeyError:
             raise ChannelError(f"cannot connect to {address}: there is no such host") from None
         opened: asyncio.Future[SimChannel] = fabric.loop.create_future()
-        self._shake(address, streams, opened, 0, None)
+        made: list[SimChannel] = []
+        self._shake(address, streams, opened, 0, made)
         try:
             async with asyncio.timeout(deadline_s):
                 return await opened
-        except TimeoutError:
-            raise ChannelError(f"{address} did not answer within {deadline_s:g} s") from None
-        finally:
-            if not opened.done() or opened.cancelled() or opened.exception() is not None:
+        except BaseException as error:
+            if not opened.cancel() and not opened.cancelled():
+                opened.exception()  # it may go unread
+            if made:  # the other side has it already, and must hear that nobody is there
+                made[0].abort()
+            else:
                 for stream in streams:
                     stream.cancel()
                     fabric.network.forget(stream)
+            if isinstance(error, TimeoutError):
+                raise ChannelError(f"{address} did not answer within {deadline_s:g} s") from None
+            raise
 
     async def listen(self, address: str, handler: Handler) -> SimListener:
         """Accept channels; `handler` runs once for each, which is closed when it returns. Raises ChannelError if in use."""
@@ -88,27 +94,27 @@ class SimTransport:
             raise ChannelError(f"{address} did not answer within {deadline_s:g} s") from None
 
     def _shake(
-        self, address: str, streams: tuple[Stream, Stream], opened: asyncio.Future[SimChannel], turn: int, near: SimChannel | None
+        self, address: str, streams: tuple[Stream, Stream], opened: asyncio.Future[SimChannel], turn: int, made: list[SimChannel]
     ) -> None:
-        """Send the next packet of the handshake; the channel exists from the client's proof on, `opened` with the welcome."""
+        """Send the next packet of the handshake; the channel is `made` with the client's proof, and `opened` with the welcome."""
         if opened.done():
             return
         if turn > SYN_ACK and (halted := self._halted(address, turn)) is not None:
-            self._fabric.loop.call_soon(self._shake, address, streams, opened, turn, near, context=halted)
+            self._fabric.loop.call_soon(self._shake, address, streams, opened, turn, made, context=halted)
             return
         if turn == SYN_ACK and address not in self._fabric.listeners:
             streams[1].signal(lambda: _refuse(opened, address))
             return
         if turn == WELCOME:
             try:
-                near = self._accepted(address, streams)
+                made.append(self._accepted(address, streams))
             except ChannelError as error:
                 opened.set_exception(error)
                 return
         if turn < len(HANDSHAKE):
-            streams[turn % 2].signal(lambda: self._shake(address, streams, opened, turn + 1, near), HANDSHAKE[turn])
-        elif near is not None:
-            opened.set_result(near)
+            streams[turn % 2].signal(lambda: self._shake(address, streams, opened, turn + 1, made), HANDSHAKE[turn])
+        else:
+            opened.set_result(made[0])
 
     def _halted(self, address: str, turn: int) -> Context | None:
         """Where the next packet is a halted process's to send (the kernel shakes hands without it): its context."""

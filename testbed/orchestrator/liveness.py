@@ -39,7 +39,11 @@ class Liveness:
         await together(*(self._watch(host) for host in self._heard))
 
     async def whole(self, patience_s: float) -> None:
-        """Have every agent back: dial those that are lost. Raises AgentError for one that does not come back in time."""
+        """Have every agent back: dial those that are lost, and tell all of the last requests that have ended. Raises AgentError
+        for one that does not come back in time."""
+        now = self._loop.time()
+        self._heard = dict.fromkeys(self._heard, now)
+        await asyncio.gather(*(self._ping(host) for host, over in self.over.items() if over and host not in self._fleet.dead))
         until = self._loop.time() + patience_s
         for host in list(self._fleet.dead):
             while host in self._fleet.dead:
@@ -69,6 +73,7 @@ class Liveness:
             await client.call("ping", {"over": over}, max(patience_s, 0.0))
             self._heard[host] = self._loop.time()
         except AgentError:
+            self.over[host] = [*over, *self.over[host]]
             if client.alive:
                 client.fence(f"no answer to a heartbeat for {self._detect_s:g} s")
             self._heard[host] = self._loop.time()
