@@ -134,7 +134,7 @@ def test_a_frame_between_hosts_that_have_nothing_to_say_to_each_other_cannot_be_
         if good:
             prepare(asked)
         else:
-            with pytest.raises(ScenarioError, match=r"fault 1, peer: da1 never sends anything to eb1"):
+            with pytest.raises(ScenarioError, match=r"fault 1, peer: da1 and eb1 are of different sites"):
                 prepare(asked)
 
 
