@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from d3node.protocol import CONTROL_KINDS, DATA_KINDS, VERSION, check_fields
 from d3node.requests import Requests
 from d3node.site import KINDS as SITE_KINDS
 from d3node.site import Site
+from d3node.told import Told
 from d3node.weights import Weights
 
 log = logging.getLogger("d3node.agent")
@@ -118,7 +118,8 @@ class Agent:
         self._inbound: dict[Channel, str] = {}
         self._bytes_received = 0
         self._orchestrator: Outbox | None = None
-        self._backlog: deque[Message] = deque(maxlen=config.bounds.backlog)
+        self._told = Told(config.bounds.backlog)
+        self._run: str | None = None
         self._compute = ComputeQueue(self._loop, executor)
         self._requests = Requests(config.name, self._compute, self._peers.post, self._emit, config.bounds)
         self._weights = Weights(config.name, self._models, self._compute, self._peers.dial, self._peers.post)
@@ -247,7 +248,12 @@ class Agent:
             self._probes.send(outbox, fields, real=self.config.tensors == "real")
         elif kind == "ping":
             self._requests.going_on.over(fields.get("over", ()))
+            self._told.over(fields.get("over", ()))
             outbox.post(Message("ok", {"id": fields["id"]}))
+        elif kind == "tell":
+            for message in (message for request in fields["requests"] for message in self._told.again(request)):
+                outbox.post(message)
+            outbox.post(Message("ok", {"id": fields["id"], "running": self._requests.running(fields["requests"])}))
         elif kind == "held":
             vertices = self._requests.going_on.held(fields["request"], fields["epoch"])
             outbox.post(Message("ok", {"id": fields["id"], "vertices": vertices}))
@@ -261,7 +267,7 @@ class Agent:
         elif kind in ("hold", "upload", "stop"):
             self._weights.control(outbox, kind, fields)
         elif kind in SITE_KINDS:
-            own = {"name": self.config.name, "tier": self.config.tier, "busy": self._orchestrator is not None}
+            own = {"name": self.config.name, "tier": self.config.tier, "busy": self._orchestrator is not None, "run": self._run}
             self._site.answer(outbox, message, **own)
         elif kind == "stats":
             outbox.post(Message("ok", {"id": fields["id"], **self.stats()}))
@@ -296,16 +302,16 @@ class Agent:
         self._requests.most = most
         if fields.get("fresh", False):  # others have gone on without this host: nothing that it still has for them counts
             self._requests.clear()
-            self._backlog.clear()
+            self._told.clear()
             self._peers.hang_up()
             self._weights.clear()
-        self._orchestrator = outbox
+        self._orchestrator, self._run = outbox, fields.get("run")
         self._peers.configure(fields["peers"])
         if tensors == "real" and self._models:
             Numerics(next(iter(self._real().values())), encoding, self.config.threads).prepare()
         outbox.post(Message("ok", {"id": fields["id"], "name": self.config.name, "tier": self.config.tier, "version": VERSION}))
-        while self._backlog:
-            outbox.post(self._backlog.popleft())
+        for message in self._told.waiting():
+            outbox.post(message)
 
     def _install(self, outbox: Outbox, fields: dict[str, Any]) -> None:
         plan = Plan.from_dict(fields["plan"])
@@ -373,8 +379,10 @@ class Agent:
     def _emit(self, message: Message) -> None:
         if self._orchestrator is not None and self._orchestrator.open:
             self._orchestrator.post(message)
+            if self._requests.recovery:
+                self._told.told(message)
         elif self._requests.recovery:
-            self._backlog.append(message)
+            self._told.later(message)
         else:
             log.info("%s: nobody to tell of %s %s", self.config.name, message.kind, message.fields.get("request"))
 

@@ -11,6 +11,7 @@
 | models                           | {name: {source, seed, own_weights, structure, weights}} (`d3node.fingerprint`)       |
 | shaping                          | interface whose traffic may be shaped, or null                                       |
 | busy                             | whether an orchestrator has configured it and is still connected                     |
+| run                              | what that one, or the last one, calls its run; null where none did                   |
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def gather(
     chosen: Chosen,
     shaping: str | None,
 ) -> dict[str, Any]:
-    """The table above but for name, tier and busy, which the agent adds. Reads all weights once."""
+    """The table above but for name, tier, busy and run, which the agent adds. Reads all weights once."""
     torch = sys.modules.get("torch")
     return {
         "protocol": VERSION,

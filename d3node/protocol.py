@@ -5,7 +5,8 @@ done, failed and report go to the channel that sent the last `configure`.
 
 | kind        | direction | fields                                                              | payloads      |
 |-------------|-----------|---------------------------------------------------------------------|---------------|
-| configure   | o -> a    | id, peers {host: address}, mode, tensors, route, input_encoding, recovery, fresh, in_flight | |
+| configure   | o -> a    | id, peers {host: address}, mode, tensors, route, input_encoding, recovery, fresh, in_flight, |     |
+|             |           | run (what tells the orchestrator's run from others; `about` says it) |               |
 | install     | o -> a    | id, plan {..}, steps_s {tier: [s per step]}, tiles_s [[s per tile] per stack], vertices_s, route | |
 | retire      | o -> a    | epoch (dropped once its last request is done)                       |               |
 | share       | o -> a    | cpu_share (multiplies the host's modelled speed from now on)        |               |
@@ -14,6 +15,7 @@ done, failed and report go to the channel that sent the last `configure`.
 | probe       | o -> a    | id, peer, size                                                      |               |
 | stats       | o -> a    | id                                                                  |               |
 | ping        | o -> a    | id, over (requests that have ended: nothing of them is kept)        |               |
+| tell        | o -> a    | id, requests: say again what was said of them, and which are under way here | |
 | held        | o -> a    | id, request, epoch: which of its tensors are still here             |               |
 | resume      | o -> a    | id, request, was, epoch, provide [vertices], input, deadline_s      |               |
 | hold        | o -> a    | id, model, vertices (whose weights it holds from now on; null: all), keep |         |
@@ -49,7 +51,9 @@ which ends there with its report. The device gets `resume` first (`deadline_s` i
 host that provides something; other hosts of the old epoch may get it, with nothing to provide. With other devices' views, coded
 tensors, exits or two ways nothing is ever `held`: such a request begins again from its input, under a plan without `done` (other
 devices get `submit` again, after `resume`). A hand whose leader is lost is dropped. While no orchestrator is connected, events
-wait for the next `configure`. `fresh` there: every request, epoch and kept tensor is dropped first, without a word (this host was
+wait for the next `configure`; and what was said of a request is kept until `ping` says that it is over, for an orchestrator that
+takes the place of one that has died (`tell`): then it has `again` = true. `fresh` in
+`configure`: every request, epoch and kept tensor is dropped first, without a word (this host was
 taken for dead). Requests have numbers of their own within a run. `route` in `install` holds for this plan, instead of that of
 `configure`.
 
@@ -59,7 +63,8 @@ device with Overloaded.
 Answers in `ok`: whole -> label (the image's class in the model's data set, null without one); probe -> rtt_s, one_way_s
 (sent_at to received_at at the peer), bytes, end (received_at) and gap_s (end minus received_at of the message before it on its
 connection; shorter than its way means that it queued behind that one); stats -> see `d3node.stats`; install -> epoch; configure
--> name, tier, version; held -> vertices; about -> see `d3node.facts`; clock -> received_at (when it came, by the agent's clock;
+-> name, tier, version; held -> vertices; tell -> running [[request, epoch] ..], of
+the device's own; about -> see `d3node.facts`; clock -> received_at (when it came, by the agent's clock;
 when the answer left is in its frame); carried -> addresses {IPv4: [bytes, packets, drops]}, as counted where traffic to them is
 shaped; hold with `keep` -> vertices (held; a host that was told before what to hold keeps to that); upload, when the peer keeps
 what it was sent -> vertices (kept), sizes [[wire bytes, messages] ..], start and end (of the way, in the receiver's time), and
@@ -121,6 +126,7 @@ CONTROL_KINDS: Final = (
     "probe",
     "stats",
     "ping",
+    "tell",
     "held",
     "resume",
     "hold",
@@ -173,6 +179,7 @@ FIELDS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     "probe": {"id": _ID, "size": (int,)},
     "stats": {"id": _ID},
     "ping": {"id": _ID},
+    "tell": {"id": _ID, "requests": (list, tuple)},
     "held": {"id": _ID, **_REQUEST},
     "resume": {"id": _ID, **_REQUEST, "was": (int,), "provide": (list, tuple), "input": (int,), "deadline_s": _NUMBER},
     "hold": {"id": _ID, "model": (str,)},

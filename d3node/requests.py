@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -279,6 +279,11 @@ class Requests:
     def active(self) -> int:
         """Requests that this host has a part in right now."""
         return len(self.leads) + len(self.hands)
+
+    def running(self, requests: Sequence[int | str]) -> list[tuple[int | str, int]]:
+        """Which of these requests of this device are under way, and under which epoch."""
+        wanted = set(requests)
+        return [(r, epoch) for (epoch, r), lead in self.leads.items() if r in wanted and isinstance(lead, Origin)]
 
     @property
     def parked(self) -> int:

@@ -103,13 +103,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("event", "number", "session"),
     [
-        ("run", 1, 1),
-        ("progress", 3, 1),
-        ("session_end", 1, 1),
-        ("session", 2, 2),
         ("progress", 20, 2),
-        ("progress", 52, 4),
-        ("run_end", 1, None),
+        ("session", 2, 2),
+        *(
+            pytest.param(*one, marks=pytest.mark.long)
+            for one in (("run", 1, 1), ("progress", 3, 1), ("session_end", 1, 1), ("progress", 52, 4), ("run_end", 1, None))
+        ),
     ],
 )
 def test_a_killed_simulation_comes_to_the_rows_of_one_that_was_not(

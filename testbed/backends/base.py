@@ -114,6 +114,23 @@ class Exact(Protocol):
 
 
 @runtime_checkable
+class Outliving(Protocol):
+    """A session whose agents are there before the orchestrator and go on without it: another one may take their requests over."""
+
+    def begin(self, run: str) -> None:
+        """Before any `control`: the run that agents work for from now on. They forget what they had to do before."""
+        ...
+
+    def take_over(self) -> None:
+        """Behind `begin`: let agents keep what they have to do for this run."""
+        ...
+
+    def gone(self, run: str) -> str:
+        """Why agents cannot go on with a run that another orchestrator has begun; empty where they can."""
+        ...
+
+
+@runtime_checkable
 class LimitsCpu(Protocol):
     """A session that can limit the CPU time of hosts (`hosts.TIER.cpus`)."""
 

@@ -42,13 +42,15 @@ class Operator(Protocol):
 
 
 class HostsBackend:
-    """`inventory`: read, or the file. `operator`: what faults that kill or hang agents need; without one they are refused."""
+    """`inventory`: read, or the file. `operator`: what faults that kill or hang agents need; without one they are refused.
+    `run_left`: a run whose orchestrator has died; agents that still take it for there are not busy."""
 
     name = "hosts"
 
     def __init__(self, inventory: Inventory | Path | str | None = None, operator: Operator | None = None) -> None:
         self.inventory = inventory if isinstance(inventory, Inventory) or inventory is None else inventories.read(inventory)
         self._operator = operator
+        self.run_left: str | None = None
 
     def support(self, scenario: Scenario) -> Support:
         """Whether the inventory has machines for the scenario, and what of it real machines cannot do. Reaches nobody."""
@@ -83,7 +85,7 @@ class HostsBackend:
         return run(ScaledLoop(), self._session(self.inventory, scenario, main))
 
     async def _session(self, inventory: Inventory, scenario: Scenario, main: Callable[[Session], Awaitable[T]]) -> T:
-        session = HostsSession(inventory, scenario, self._operator)
+        session = HostsSession(inventory, scenario, self._operator, self.run_left)
         try:
             await session.open()
             return await main(session)

@@ -16,7 +16,8 @@ from testbed.hosts.clocks import HostClock
 
 class HostChannel:
     """A `Channel` around another. `models`: names on that host by the scenario's; `lost` is told why the channel has ended.
-    `begun`: hosts that this run has configured before; at the first time an agent forgets what another run has left with it."""
+    `begun`: hosts that this run has configured before; at the first time an agent forgets what another run has left with it.
+    `run`: what tells this run from others."""
 
     def __init__(
         self,
@@ -26,6 +27,7 @@ class HostChannel:
         models: Mapping[str, str],
         lost: Callable[[str, str], None],
         begun: set[str],
+        run: str | None = None,
     ) -> None:
         self.peer = inner.peer
         self.bytes_sent = inner.bytes_sent
@@ -36,6 +38,7 @@ class HostChannel:
         self._models = models
         self._lost = lost
         self._begun = begun
+        self._run = run
         self._asked: dict[Any, tuple[str, str]] = {}
 
     async def send(self, message: Message) -> None:
@@ -69,9 +72,10 @@ class HostChannel:
         self._inner.abort()
 
     def _outgoing(self, kind: str, fields: dict[str, Any]) -> dict[str, Any]:
-        if kind == "configure" and self._host not in self._begun:
+        if kind == "configure":
+            fresh = {} if self._host in self._begun else {"fresh": True}
             self._begun.add(self._host)
-            return {**fields, "fresh": True}
+            return {**fields, **fresh, **({} if self._run is None else {"run": self._run})}
         if fields.get("model") in self._models:
             return {**fields, "model": self._models[fields["model"]]}
         plan = fields.get("plan")

@@ -39,9 +39,12 @@ CLOCK_UNCERTAINTY_S = 0.001
 
 
 class HostsSession:
-    """A `Session` on the machines of an inventory. `open` before anything else, `close` in any case."""
+    """A `Session` on the machines of an inventory. `open` before anything else, `close` in any case. `run`: one
+    that may have left agents busy, without an orchestrator."""
 
-    def __init__(self, inventory: Inventory, scenario: Scenario, operator: Operator | None = None) -> None:
+    def __init__(
+        self, inventory: Inventory, scenario: Scenario, operator: Operator | None = None, run: str | None = None
+    ) -> None:
         self.layout = registry.layout(scenario.topology)
         self.clocks: dict[str, HostClock] = {}
         self.deaths: dict[str, str] = {}
@@ -51,6 +54,7 @@ class HostsSession:
         self._operator = operator
         self._asked_for: set[str] = set()
         self._begun: set[str] = set()
+        self._run = run
         self._transport = reach.transport(inventory)
         self._lines: dict[str, Line] = {}
         self._about: dict[str, reach.About] = {}
@@ -75,7 +79,7 @@ class HostsSession:
                 raise error
             else:
                 problems += reach.misfits(self._inventory.hosts[name], self._about[name])
-                if self._about[name].get("busy"):
+                if self._about[name].get("busy") and (self._run is None or self._about[name].get("run") != self._run):
                     problems.append(f"{name}: its agent is busy with another run; one orchestrator at a time")
         if not problems:
             specs = {name: ModelSpec(name, self._scenario.model.seed) for name in self._scenario.model.names}
@@ -116,7 +120,7 @@ class HostsSession:
         """A control channel to a host's agent, whose times are by our clock."""
         models = {name: known for name in self._scenario.model.names if (known := reach.loaded_as(self._about[host], name))}
         inner = await self._transport.connect(self._inventory.hosts[host].control)
-        return HostChannel(host, inner, self.clocks, models, self._lost, self._begun)
+        return HostChannel(host, inner, self.clocks, models, self._lost, self._begun, self._run)
 
     async def apply_link(self, link: str, direction: Direction, state: LinkState) -> None:
         """Have every machine that sends over a link shape its paths anew; in force on return. Raises BackendError."""
@@ -155,6 +159,22 @@ class HostsSession:
     async def wake(self, host: str) -> None:
         """See `Session`; by the operator."""
         await self._by_operator("wake", host)
+
+    def begin(self, run: str) -> None:
+        """See `Outliving`."""
+        self._run = run
+        self._begun.clear()
+
+    def take_over(self) -> None:
+        """See `Outliving`."""
+        self._begun.update(self._about)
+
+    def gone(self, run: str) -> str:
+        """See `Outliving`."""
+        if self._shaping:
+            return "agents shape links only as long as an orchestrator is connected"
+        strange = sorted(name for name, about in self._about.items() if about.get("run") != run)
+        return f"{', '.join(strange)}: the agent was started anew, or has served another run" if strange else ""
 
     def describe(self) -> dict[str, Any]:
         """Facts for the manifest."""

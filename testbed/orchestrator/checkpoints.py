@@ -91,8 +91,9 @@ class Checkpoints:
 
     @property
     def since(self) -> list[dict[str, Any]]:
-        """What was recorded after the last session that is over."""
-        last = max((place for place, record in enumerate(self.records) if record["what"] in ("run", "session")), default=-1)
+        """What was recorded of the session under way, since it was begun (again)."""
+        begins = ("run", "session", "again")
+        last = max((place for place, record in enumerate(self.records) if record["what"] in begins), default=-1)
         return self.records[last + 1 :]
 
     def session(self, facts: PairFacts, epoch: int, sizes: Mapping[str, int]) -> None:

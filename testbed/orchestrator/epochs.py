@@ -6,7 +6,7 @@ Which plan to install is `planning.py`'s decision.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,12 +46,14 @@ class Epoch:
 
 @dataclass
 class Epochs:
-    """All epochs of a run: numbers are never used twice; `last` is the one that was used last."""
+    """All epochs of a run: numbers are never used twice; `last` is the one that was used last. `note` is told of every
+    plan before any host is."""
 
     fleet: Fleet
     route: Route
     seed: int = 0
     last: int = 0
+    note: Callable[[Plan, Route], None] = lambda _plan, _route: None
     installed: dict[int, Epoch] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -63,15 +65,12 @@ class Epochs:
         plan = plan.with_epoch(self.last)
         plan.check(graph)
         everyone = lower_all(graph, plan, route)
-        programs = {program.tier: program for program in everyone if program.host == plan.hosts[program.tier]}
-        working = [program.host for program in everyone]
-        working += [tile.host for stack in plan.stacks for tile in stack.tiles if not tile.empty]
-        reporting = frozenset(working)
-        named = [*working, *(tile.host for stack in plan.stacks for tile in stack.tiles)]
-        hosts = tuple(dict.fromkeys(named))
-        prices = price(graph, plan, programs, truth)
-        contributors = tuple(program for program in everyone if program.host not in plan.hosts.values())
-        others_s = {p.host: [truth.run_s(step.vertices, p.tier, p.host) for step in p.steps] for p in contributors}
+        epoch = _lowered(plan, everyone)
+        hosts = epoch.hosts
+        prices = price(graph, plan, epoch.programs, truth)
+        others = [program for program in everyone if program.host in epoch.contributors]
+        others_s = {p.host: [truth.run_s(step.vertices, p.tier, p.host) for step in p.steps] for p in others}
+        self.note(plan, route)
         # `notes` are the planner's own and may hold anything; agents have no use for them.
         fields: dict[str, Any] = {
             "plan": {**plan.to_dict(), "notes": {}},
@@ -89,11 +88,18 @@ class Epochs:
         except AgentError:
             await self._tell(hosts, plan.epoch)
             raise
-        ends = [RANK[plan.tiers[e.vertex]] for e in plan.exits]
-        silent = tuple(frozenset(p.host for p in everyone if RANK[p.tier] > rank) for rank in ends)
-        epoch = Epoch(plan, programs, hosts, reporting, tuple(p.host for p in contributors), silent)
         self.installed[epoch.number] = epoch
         return epoch
+
+    def take_over(self, graph: LayerGraph, plan: Plan, route: Route) -> Epoch:
+        """An epoch that another orchestrator has installed, for requests of it that are under way; no other will use it."""
+        epoch = self.installed[plan.epoch] = _lowered(plan, lower_all(graph, plan, route))
+        epoch.superseded = True
+        return epoch
+
+    async def retire(self, graph: LayerGraph, plan: Plan, route: Route) -> None:
+        """Let hosts forget an epoch that another orchestrator has installed and nobody needs."""
+        await self._tell(_lowered(plan, lower_all(graph, plan, route)).hosts, plan.epoch)
 
     def enter(self, epoch: Epoch) -> None:
         """A request starts on an epoch."""
@@ -132,3 +138,19 @@ class Epochs:
                 await self.fleet.clients[host].send("retire", {"epoch": number})
             except AgentError:  # it is gone, and the epoch with it
                 continue
+
+
+def _lowered(plan: Plan, everyone: Sequence[Program]) -> Epoch:
+    """The epoch of a plan, from what each of its hosts has to do."""
+    working = [program.host for program in everyone]
+    working += [tile.host for stack in plan.stacks for tile in stack.tiles if not tile.empty]
+    named = [*working, *(tile.host for stack in plan.stacks for tile in stack.tiles)]
+    ends = [RANK[plan.tiers[e.vertex]] for e in plan.exits]
+    return Epoch(
+        plan=plan,
+        programs={program.tier: program for program in everyone if program.host == plan.hosts[program.tier]},
+        hosts=tuple(dict.fromkeys(named)),
+        reporting=frozenset(working),
+        contributors=tuple(program.host for program in everyone if program.host not in plan.hosts.values()),
+        silent=tuple(frozenset(p.host for p in everyone if RANK[p.tier] > rank) for rank in ends),
+    )

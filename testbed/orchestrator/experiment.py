@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from d3node.errors import ModelError, NodeError
-from testbed.backends.base import Backend, Carrier, Exact, Invariant, LimitsCpu, ManyMachines, Session
+from testbed.backends.base import Backend, Carrier, Exact, Invariant, LimitsCpu, ManyMachines, Outliving, Session
 from testbed.errors import BackendError, RunError, TestbedError
 from testbed.orchestrator import fidelity, live, provenance
 from testbed.orchestrator.account import WIDE_AREA_ROLES
-from testbed.orchestrator.again import Again, begin_again, repeat
+from testbed.orchestrator.again import Again, begin_again
 from testbed.orchestrator.control import Fleet
 from testbed.orchestrator.epochs import Epochs
 from testbed.orchestrator.fidelity import PairFacts
@@ -23,10 +23,13 @@ from testbed.orchestrator.folder import RunFolder
 from testbed.orchestrator.journal import Journal, Listener
 from testbed.orchestrator.loads import input_seeds
 from testbed.orchestrator.pair import PairRun
+from testbed.orchestrator.repeated import repeat
 from testbed.orchestrator.replay import Replay
 from testbed.orchestrator.results import FORMAT, Recorder
 from testbed.orchestrator.stage import Stage
 from testbed.orchestrator.summary import RunSummary, summarise
+from testbed.orchestrator.takeover import Takeover, hindrance
+from testbed.orchestrator.trail import Trail
 from testbed.orchestrator.truth import TrueState
 from testbed.orchestrator.verify import Verifier
 from testbed.orchestrator.walltime import WallLimit, now_utc
@@ -98,6 +101,8 @@ def carry_out(
     world = prepare(scenario, planners)
     folder = RunFolder(path, scenario.faulty, resumed)
     again = Again(folder) if resumed else None
+    if again is not None and hasattr(backend, "run_left"):
+        backend.run_left = folder.checkpoints.run if folder.checkpoints.begun else None
     journal = Journal(folder.events, listener)
     pairs: list[PairFacts] = folder.checkpoints.facts
     invariants: list[Invariant] = []
@@ -150,6 +155,7 @@ async def main(
     truth = TrueState(world.layout)
     for link in world.links.values():  # what the backend builds is the state at time 0
         truth.links[link.name, "up"], truth.links[link.name, "down"] = link.up, link.down
+    taken = _under_way(world, session, fleet, folder, again, journal)
     try:
         agents = await fleet.open(scenario)
         folder.save_manifest(backend={"name": folder.manifest["backend"]["name"], **session.describe()}, agents=agents)
@@ -171,11 +177,16 @@ async def main(
             journal=journal,
             verifier=Verifier(session.answer_tolerance if isinstance(session, ManyMachines) else 0.0),
             limit=WallLimit(scenario.run.wall_limit),
+            trail=Trail(
+                folder.checkpoints
+                if isinstance(folder, RunFolder) and isinstance(session, Outliving) and fleet.recovery
+                else None
+            ),
             facts=pairs,
         )
+        stage.epochs.note = stage.trail.plan
         if again is not None:
-            journal.emit("run_resumed", **begin_again(again, world, session))
-            journal.done = sum(facts.over for facts in pairs)
+            journal.done = sum(facts.over for facts in pairs) + (0 if taken is None else len(taken.left.rows))
             if not isinstance(session, Exact):
                 stage.epochs.last = again.checkpoints.used_epochs
         for number, (model, planner) in enumerate(world.pairs, 1):
@@ -187,7 +198,7 @@ async def main(
                     cloud = next(iter(world.sites.values())).cloud
                     await stage.verifier.fetch(fleet, cloud, model, input_seeds(scenario))
             if number > over:
-                await PairRun(stage, model, planner).run()
+                await PairRun(stage, model, planner, taken if number == over + 1 else None).run()
                 folder.session_over(pairs[-1], stage.epochs.last)
             elif again is not None and isinstance(session, Exact):
                 await repeat(stage, model, planner, pairs[number - 1], again.folder.path)
@@ -198,6 +209,28 @@ async def main(
             folder.save_manifest(clocks=session.clock_facts())
     finally:
         await fleet.close()
+
+
+def _under_way(
+    world: World, session: Session, fleet: Fleet, folder: Recorder, again: Again | None, journal: Journal
+) -> Takeover | None:
+    """Before agents are configured: what becomes of the session under way in a run that is gone on with."""
+    taken = None
+    if again is not None:
+        why = hindrance(again, world, session)
+        if why:
+            told = begin_again(again, world, session, why)
+        else:
+            taken = Takeover(again, world)
+            text = f"{len(taken.left.open)} requests were under way, {len(taken.left.rows)} had ended"
+            told = again.note(world, "taken over", text)
+            fleet.on_push = taken.hear
+        journal.emit("run_resumed", **told)
+    if isinstance(session, Outliving) and isinstance(folder, RunFolder):
+        session.begin(folder.checkpoints.run)
+        if taken is not None:
+            session.take_over()
+    return taken
 
 
 async def _share(fleet: Fleet, session: Session, host: str, share: float) -> None:

@@ -26,6 +26,7 @@ from testbed.orchestrator.probing import Probing
 from testbed.orchestrator.recovery import Recovery
 from testbed.orchestrator.replay import sleep_until
 from testbed.orchestrator.stage import Stage
+from testbed.orchestrator.takeover import Takeover
 from testbed.orchestrator.tracker import Request, Tracker
 from testbed.orchestrator.uploading import Uploading
 from testbed.orchestrator.world import Site
@@ -37,10 +38,12 @@ PATIENCE_S = 5.0
 
 
 class PairRun:
-    """Runs one (model, planner) session. `facts` are complete when `run` has returned or raised."""
+    """Runs one (model, planner) session. `facts` are complete when `run` has returned or raised. `taken`: another orchestrator
+    has begun the session, and died."""
 
-    def __init__(self, stage: Stage, model: str, planner: str) -> None:
+    def __init__(self, stage: Stage, model: str, planner: str, taken: Takeover | None = None) -> None:
         self._stage = stage
+        self._taken = taken
         self._scenario = stage.world.scenario
         self.model = stage.world.models[model]
         self._planner = planner
@@ -56,26 +59,30 @@ class PairRun:
         self.facts = PairFacts(self.model.label, planner)
         self._records = LinkRecords(stage, self._names, self._ledger, self.facts)
         self.faults = Faults(stage, self._names, Outage(self._leave, self._come_back))
-        self._recovery = Recovery(stage, self._names, self) if stage.fleet.recovery else None
+        self.recovery = Recovery(stage, self._names, self) if stage.fleet.recovery else None
 
     async def run(self) -> None:
         """Run it. Raises AgentError, RunError; whatever happens, all rows of requests that were made are written."""
         stage = self._stage
         stage.facts.append(self.facts)
         await stage.replay.reset()
+        if self._taken is not None and self._taken.states_written():
+            stage.replay.done = []
         if isinstance(stage.session, Settles):
             await stage.session.settle()
             self._start = self._loop.time()
         before = await stage.session.counters()
         planning = self._scenario.planning
         self.observer = Observer(self.model, stage.truth, self._ledger, planning.knowledge, planning.smoothing)
-        recovery = self._recovery
+        recovery = self.recovery
         told = () if recovery is None else (recovery.reach, recovery.healed)
         self._probing = Probing(stage, self._names, self._ledger, self.observer, *told)
         requests = self._scenario.requests
         self.tracker = Tracker(stage.fleet, stage.epochs, requests.deadline, self._over, requests.queue)
+        self.tracker.note = stage.trail.submitting
         whole = False
-        stage.fleet.on_push = self._push
+        if self._taken is None:
+            stage.fleet.on_push = self._push
         stage.fleet.on_lost = self._lost
         self.planners = {device: self._planner_of(site) for device, site in stage.world.sites.items()}
         table = self._scenario.recovery
@@ -85,9 +92,14 @@ class PairRun:
         stage.fleet.welcome = self._uploading.welcome
         try:
             await self._uploading.begin()
-            await joint.first(self.planners, self.joint)
-            await self._while_well(self._warm_up(), *self._recovering())
-            self._start = self._loop.time()
+            if self._taken is None:
+                await joint.first(self.planners, self.joint)
+                await self._while_well(self._warm_up(), *self._recovering())
+                self._start = self._loop.time()
+                stage.trail.zero(self._start)
+            else:
+                self._start = self._taken.start()
+                await self._taken.carry(self, stage, self._ledger, self._push)
             stage.journal.live("measure", **self._names)
             beside = (stage.replay.run(self._start), self._control(), self._uploading.run(), *self._probing.run(self._start))
             await self._while_well(self._measure(), *beside, self.faults.run(self._start), *self._recovering())
@@ -138,13 +150,16 @@ class PairRun:
     async def _drive(self, device: str) -> None:
         requests = self._scenario.requests
         moments = arrivals(self._scenario, device, self._stage.world.demand)
+        made = set() if self._taken is None else self._taken.left.made(device)
         if moments is not None:
-            for number, moment in enumerate(moments):
+            for number, moment in ((number, moment) for number, moment in enumerate(moments) if number not in made):
                 await sleep_until(self._start + moment)
                 await self._submit(device, number, False, self._start + moment)
             return
+        for end in [] if self._taken is None else self._taken.pending.get(device, ()):
+            await end.wait()
         refusals = 0
-        for number in range(requests.count):
+        for number in (number for number in range(requests.count) if number not in made):
             request = await self._submit(device, number, False, self._loop.time())
             await request.ended.wait()
             refusals = refusals + 1 if request.error in overload.REFUSED else 0
@@ -159,7 +174,7 @@ class PairRun:
         if self._trouble.done():  # no new requests, also in a loop whose requests fail at once
             await self._trouble
         await self._stage.fleet.present.wait()
-        epoch, recovery = self.planners[device].epoch, self._recovery
+        epoch, recovery = self.planners[device].epoch, self.recovery
         seed, sent = input_seed(self._scenario, number), self._ledger.weights_bytes
         request = self.tracker.expect(number, device, epoch, seed, warmup, due_at, sent)
         if request.ended.is_set():
@@ -176,8 +191,8 @@ class PairRun:
 
     def _push(self, host: str, message: Any) -> None:
         try:
-            if message.kind == "stranded" and self._recovery is not None:
-                self._recovery.stranded(message)
+            if message.kind == "stranded" and self.recovery is not None:
+                self.recovery.stranded(message)
             else:
                 self.tracker.push(host, message)
         except Exception as error:  # in the reader's task nobody would see it
@@ -186,8 +201,8 @@ class PairRun:
     def _over(self, request: Request) -> None:
         figures = self._ledger.book(request.reports, request.warmup)
         self.observer.request(request)
-        if self._recovery is not None:
-            self._recovery.over(request)
+        if self.recovery is not None:
+            self.recovery.over(request)
         name = self.model.name
         facts = self.facts
         verdict = None
@@ -209,9 +224,9 @@ class PairRun:
                 facts.max_rel_error = max(facts.max_rel_error, verdict.max_rel_error)
         told = self._stage.verifier.classify(name, request.input, request.answer)
         row = rows.inference(self.model.label, self._planner, request, self._start, figures, verdict, told, self._scenario.faulty)
-        self._stage.folder.inferences.add_values(row)
         if (sink := self._stage.folder.steps) is not None:
             sink.add_lines(steps.of_request(self.model.label, self._planner, request, self._start, self._ledger))
+        self._stage.folder.inferences.add_values(row)  # the request's end: nothing of it is written after that
         flying = self.tracker.submitted - self.tracker.over
         self._stage.journal.progress(self._names, lambda: live.request(request, self._start, self._ledger, flying))
 
@@ -277,10 +292,10 @@ class PairRun:
     # -- trouble ----------------------------------------------------------------------------------------------------------
 
     def _recovering(self) -> list[Coroutine[Any, Any, None]]:
-        if self._recovery is None:
+        if self.recovery is None:
             return []
-        self._recovery.start = self._start
-        return [self._recovery.run()]
+        self.recovery.start = self._start
+        return [self.recovery.run()]
 
     async def _leave(self) -> None:
         """The orchestrator dies."""
@@ -289,8 +304,8 @@ class PairRun:
     async def _come_back(self) -> None:
         """Another orchestrator takes over, which knows of requests in flight and of installed plans, and of nothing else."""
         self.observer = self._probing.observer = self.observer.anew()
-        if self._recovery is not None:
-            self._recovery.reach.anew()
+        if self.recovery is not None:
+            self.recovery.reach.anew()
         await self._stage.fleet.come_back()
         for planner in self.planners.values():
             planner.forget(self.observer)
@@ -301,9 +316,9 @@ class PairRun:
             await planner.again("orchestrator")
 
     def _lost(self, host: str) -> None:
-        if self._recovery is not None:
+        if self.recovery is not None:
             self._uploading.lost(host)
-            self._recovery.lost(host)
+            self.recovery.lost(host)
             return
         self.tracker.host_lost(host)
         self._fail(AgentError(self._stage.fleet.dead[host]))

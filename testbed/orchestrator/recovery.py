@@ -6,6 +6,7 @@ Who is lost is `liveness.py`'s and `reach.py`'s business, the plan that a reques
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -100,8 +101,12 @@ class Recovery:
 
     def over(self, request: Request) -> None:
         """A request has ended: hosts are told with the next heartbeat, and keep nothing of it."""
+        self.ended((request.wire_id,))
+
+    def ended(self, numbers: Iterable[int]) -> None:
+        """The same, of requests by their numbers on the wire."""
         for told in self._liveness.over.values():
-            told.append(request.wire_id)
+            told.extend(numbers)
 
     # -- at work ----------------------------------------------------------------------------------------------------------
 
@@ -116,6 +121,7 @@ class Recovery:
         if not self._stage.fleet.present.is_set():
             await self._stage.fleet.come_back()
         await self._liveness.whole(RESTORE_S)
+        await self._liveness.last()
 
     def usable(self, device: str) -> bool:
         """Whether a device's plan can be carried out, as far as is known."""
@@ -268,6 +274,7 @@ class Recovery:
         fields["deadline_s"] = left_s
         by_host = {program.host: list(program.provides) for program in epoch.programs.values()}
         lost_at = now if request.lost_at is None else request.lost_at
+        self._stage.trail.moving(request, epoch, target, now - lost_at)
         try:
             await clients[request.device].call(
                 "resume", {**fields, "provide": by_host.get(request.device, [])}, self._table.detect

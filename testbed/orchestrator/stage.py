@@ -11,6 +11,7 @@ from testbed.orchestrator.fidelity import PairFacts
 from testbed.orchestrator.journal import Journal
 from testbed.orchestrator.replay import Replay
 from testbed.orchestrator.results import Recorder
+from testbed.orchestrator.trail import Trail
 from testbed.orchestrator.truth import TrueState
 from testbed.orchestrator.verify import Verifier
 from testbed.orchestrator.walltime import WallLimit
@@ -31,4 +32,5 @@ class Stage:
     journal: Journal
     verifier: Verifier
     limit: WallLimit
+    trail: Trail = field(default_factory=Trail)
     facts: list[PairFacts] = field(default_factory=list)

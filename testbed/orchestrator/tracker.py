@@ -33,7 +33,8 @@ class Request:
     say how a plan with exits came to its answer.
 
     `planned` is the epoch whose plan a planner made; another `epoch` is the rest of that plan, on which the request goes on. It
-    has done so `recoveries` times, `recovered_s` after its losses were known, in sum; `lost_at`: it has lost a host."""
+    has done so `recoveries` times, `recovered_s` after its losses were known, in sum; `lost_at`: it has lost a host.
+    `epochs` are the numbers of all that it has been under."""
 
     wire_id: int
     number: int
@@ -60,6 +61,7 @@ class Request:
     recovered_s: float = 0.0
     lost_at: float | None = None
     admitted: bool = False
+    epochs: set[int] = field(default_factory=set)
 
     @property
     def listed(self) -> int:
@@ -82,7 +84,8 @@ class Tracker:
         self._on_over = on_over
         self._intake = Intake(queue)
         self._flying: dict[int, Request] = {}
-        self._ids = count(1)
+        self.ids = count(1)
+        self.note: Callable[[Request, Epoch], None] = lambda _request, _epoch: None
         self._empty = asyncio.Event()
         self._empty.set()
         self._given_up: set[int] = set()
@@ -106,7 +109,7 @@ class Tracker:
     ) -> Request:
         """Take a request on; it is `start`ed, or ended by `end`, as it has been on return where the device has too many."""
         request = Request(
-            wire_id=next(self._ids),
+            wire_id=next(self.ids),
             number=number,
             device=device,
             epoch=epoch,
@@ -117,15 +120,28 @@ class Tracker:
             ended=asyncio.Event(),
             weights_bytes=weights_bytes,
         )
-        self._flying[request.wire_id] = request
-        self._empty.clear()
-        self._epochs.enter(epoch)
-        self.submitted += 1
+        self._take_on(request)
         if (text := self._intake.admit(device)) is None:
             request.admitted = True
         else:
             self.end(request, SHED, text, request.submitted_at)
         return request
+
+    def take_over(self, request: Request) -> None:
+        """Take a request on that another orchestrator has submitted; its device ends it, as any other."""
+        self._take_on(request)
+        request.admitted = True
+        self._intake.admit(request.device)
+        request.missing = set(request.epoch.reporting)
+        end = max(self._loop.time(), request.submitted_at + self._deadline_s)
+        request.timer = self._loop.call_at(end + DEADLINE_MARGIN_S, self._give_up, request)
+
+    def _take_on(self, request: Request) -> None:
+        self._flying[request.wire_id] = request
+        request.epochs.add(request.epoch.number)
+        self._empty.clear()
+        self._epochs.enter(request.epoch)
+        self.submitted += 1
 
     async def start(self, request: Request, epoch: Epoch) -> None:
         """Submit a request; it ends with an error right away when its device is gone, or (without recovery) any host."""
@@ -138,6 +154,7 @@ class Tracker:
             self.end(request, "AgentError", self._fleet.dead[lost], now)
             return
         request.timer = self._loop.call_at(now + self._deadline_s + DEADLINE_MARGIN_S, self._give_up, request)
+        self.note(request, epoch)
         fields = {"request": request.wire_id, "epoch": epoch.number, "input": request.input, "deadline_s": self._deadline_s}
         try:
             await self._fleet.clients[request.device].send("submit", fields)
@@ -170,11 +187,14 @@ class Tracker:
             self._epochs.enter(epoch)
             self._epochs.leave(request.epoch)
             request.epoch = epoch
+            request.epochs.add(epoch.number)
 
     def push(self, host: str, message: Message) -> None:
         """Take a done, failed or report message of an agent."""
         fields = message.fields
         request = self._flying.get(fields.get("request", 0))
+        if fields.get("again", False) and (request is None or _known(request, message)):
+            return
         if request is None:
             if message.kind == "report":
                 self.late_reports.append(fields)
@@ -279,3 +299,13 @@ class Tracker:
         finally:
             if not self._flying:
                 self._empty.set()
+
+
+def _known(request: Request, message: Message) -> bool:
+    """Whether what is said again of a request is no news."""
+    fields = message.fields
+    if fields["epoch"] not in request.epochs:
+        return True  # another session's request of that number
+    if message.kind == "report":
+        return any((known["host"], known["epoch"]) == (fields["host"], fields["epoch"]) for known in request.reports)
+    return request.ended.is_set()

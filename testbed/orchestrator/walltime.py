@@ -31,6 +31,11 @@ def now_utc() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def wall_s() -> float:
+    """Seconds of the machine's clock (CLOCK_REALTIME), which every process of it shares."""
+    return time.time()
+
+
 class WallLimit:
     """True once more wall-clock seconds have passed than a run may take (never, for None)."""
 
