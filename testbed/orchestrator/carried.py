@@ -49,8 +49,8 @@ def _carry(scenario: Scenario, backend: Carrier, folder: Path, listener: Listene
         "capture_dir": None if capture_dir is None else str(Path(capture_dir).resolve()),
         "resumed": resumed,
     }
-    resumed_at = now_utc() if resumed else None
-    started, reason = _started(folder) if resumed else now_utc(), ""
+    before = _manifest(folder) if resumed else {}
+    began, reason = now_utc(), ""
     facts: dict[str, Any] = {}
     marks = _Marks(listener or (lambda _event: None))
     try:
@@ -63,7 +63,7 @@ def _carry(scenario: Scenario, backend: Carrier, folder: Path, listener: Listene
         reason = str(error)
         raise
     finally:
-        _complete(folder, started, resumed_at, reason, facts, marks)
+        _complete(folder, before, began, reason, facts, marks)
     return summarise(folder)
 
 
@@ -97,12 +97,13 @@ class _Marks:
         return {name: round(value, 3) for name, value in found.items()}
 
 
-def _started(folder: Path) -> str:
-    """When a run was started that is gone on with."""
-    return str(json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("started"))
+def _manifest(folder: Path) -> dict[str, Any]:
+    """That of a run which is gone on with."""
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return found
 
 
-def _complete(folder: Path, started: str, resumed_at: str | None, reason: str, facts: Mapping[str, Any], marks: _Marks) -> None:
+def _complete(folder: Path, before: Mapping[str, Any], began: str, reason: str, facts: Mapping[str, Any], marks: _Marks) -> None:
     """What only this side knows: dates, this machine, the guest's figures, and how the run ended if it could not say so."""
     path = folder / "manifest.json"
     try:
@@ -111,9 +112,15 @@ def _complete(folder: Path, started: str, resumed_at: str | None, reason: str, f
         return  # it had not begun
     backend = {**manifest.get("backend", {}), "guest": {key: value for key, value in facts.items() if key != "result"}}
     backend["wall"] = marks.wall(facts, backend.get("wall", {}))
-    manifest.update(started=started, ended=now_utc(), machine=provenance.machine(), git=provenance.git_state(), backend=backend)
-    if resumed_at is not None and manifest.get("resumed"):
-        manifest["resumed"][-1]["at"] = resumed_at
+    manifest.update(
+        started=before.get("started", began),
+        ended=now_utc(),
+        machine=provenance.machine(),
+        git=provenance.git_state(),
+        backend=backend,
+    )
+    for entry in manifest.get("resumed", [])[len(before.get("resumed", [])) :]:
+        entry["at"] = began
     if reason:
         manifest["reason"] = reason
         if manifest.get("status") == "running":
