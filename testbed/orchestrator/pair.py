@@ -359,7 +359,7 @@ class PairRun:
         facts, tracker = self.facts, self.tracker
         self._ledger.book(tracker.late_reports)
         facts.requests, facts.over = tracker.submitted, tracker.over
-        facts.cut_short += self._probing.unanswered if self._recovery is not None else 0
+        facts.cut_short += self._probing.unanswered if self.recovery is not None else 0
         facts.stray_ends, facts.missing_reports = tracker.stray, tracker.unreported
         facts.cut_short += self._uploading.cut_short
         facts.compute_s, facts.overrun_s = self._ledger.compute_s, self._ledger.overrun_s
