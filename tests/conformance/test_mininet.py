@@ -5,23 +5,22 @@ Starting a network takes seconds, so the checks share two sessions: one that the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 import stalls
-from stalls import Attempt, settled, verdict
 
 from conformance import checks
+from conformance.attempts import error_of
 from conformance.checks import CHECKS
 from conformance.fault_checks import FAULT_CHECKS
 from conformance.outcome import Outcome, judge, outcome_of_one_request
-from conformance.scenario import BACKBONE_BPS, BACKBONE_S, scenario
+from conformance.scenario import scenario
 from conformance.sessions import Check, Tolerance
 from testbed.backends.base import Session
 from testbed.backends.mininet import MininetBackend
 from testbed.backends.mininet_support import kernel
 from testbed.backends.sim import SimBackend
-from testbed.scenario.state import LinkState
 
 NETEM = bool(kernel()["netem"])
 # Without netem the first frame of a message crosses each link for free: a seventh of 10 kB. Two TCP flows in one queue share it
@@ -63,22 +62,10 @@ class Ends:
 def ends() -> Ends:
     found = Ends()
 
-    async def attempt(session: Session, check: Check) -> Attempt:
-        error = None
-        watch.longest_s = 0.0
-        try:
-            await check(session, replace(MININET, stalls=watch.begin))
-        except Exception as raised:
-            error = raised
-        await session.apply_link("backbone", "up", LinkState(BACKBONE_BPS, MININET.delay_s(BACKBONE_S)))
-        return Attempt(error, watch.longest_s)
-
     async def one_after_another(session: Session, group: tuple[Check, ...]) -> None:
         for check in group:
-            attempts: list[Attempt] = []
-            while not settled(attempts) and len(attempts) < (ATTEMPTS if check in TIMED else 1):
-                attempts.append(await attempt(session, check))
-            found.errors[check.__name__] = verdict(attempts)
+            most = ATTEMPTS if check in TIMED else 1
+            found.errors[check.__name__] = await error_of(session, check, MININET, watch, most)
 
     async def harmless(session: Session) -> None:
         found.outcome = await outcome_of_one_request(session, MININET)
