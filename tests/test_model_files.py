@@ -44,6 +44,15 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         return {name: opened.read(name) for name in opened.namelist()}
 
 
+def written(files: dict[str, bytes], folder: Path) -> Path:
+    """An archive of files."""
+    path = folder / "net.pt2"
+    with zipfile.ZipFile(path, "w") as made:
+        for name, data in files.items():
+            made.writestr(name, data)
+    return path
+
+
 class Evil:
     """What runs when it is unpickled: a file appears."""
 
@@ -107,10 +116,7 @@ def test_an_archive_with_code_in_it_is_refused_and_nothing_of_it_runs(
     evil = Evil(tmp_path / "it-ran")
     files = dict(archive)
     spoil(files, evil)
-    path = tmp_path / "net.pt2"
-    with zipfile.ZipFile(path, "w") as made:
-        for name, data in files.items():
-            made.writestr(name, data)
+    path = written(files, tmp_path)
     with pytest.raises(ModelError, match=text):
         load_model(ModelSpec(str(path)))
     assert not evil.trace.exists()
@@ -122,10 +128,7 @@ def test_the_traps_above_would_go_off_if_torch_were_let(archive: dict[str, bytes
     evil = Evil(tmp_path / "it-ran")
     files = dict(archive)
     with_pickled_weight(files, evil)
-    path = tmp_path / "net.pt2"
-    with zipfile.ZipFile(path, "w") as made:
-        for name, data in files.items():
-            made.writestr(name, data)
+    path = written(files, tmp_path)
     with pytest.raises(Exception, match=r".*"):
         torch.export.load(path)
     assert evil.trace.exists()
@@ -161,10 +164,7 @@ def test_weights_are_safetensors_and_nothing_else(tmp_path: Path) -> None:
 
 def test_a_path_from_the_control_plane_is_a_name_of_no_model(archive: dict[str, bytes], tmp_path: Path) -> None:
     """The file is there and could be read; but only what the operator named at the start is loaded."""
-    path = tmp_path / "net.pt2"
-    with zipfile.ZipFile(path, "w") as made:
-        for name, data in archive.items():
-            made.writestr(name, data)
+    path = written(archive, tmp_path)
     graph = chain()
     before = path.stat().st_atime_ns
 
