@@ -67,8 +67,12 @@ class Channel(Protocol):
     """
 
     peer: str
-    bytes_sent: int
-    bytes_received: int
+
+    @property
+    def bytes_sent(self) -> int: ...
+
+    @property
+    def bytes_received(self) -> int: ...
 
     async def send(self, message: Message) -> None: ...
 

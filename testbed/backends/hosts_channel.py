@@ -30,8 +30,6 @@ class HostChannel:
         run: str | None = None,
     ) -> None:
         self.peer = inner.peer
-        self.bytes_sent = inner.bytes_sent
-        self.bytes_received = inner.bytes_received
         self._host = host
         self._inner = inner
         self._clocks = clocks
@@ -41,13 +39,22 @@ class HostChannel:
         self._run = run
         self._asked: dict[Any, tuple[str, str]] = {}
 
+    @property
+    def bytes_sent(self) -> int:
+        """See `Channel`."""
+        return self._inner.bytes_sent
+
+    @property
+    def bytes_received(self) -> int:
+        """See `Channel`."""
+        return self._inner.bytes_received
+
     async def send(self, message: Message) -> None:
         """See `Channel`."""
         fields = message.fields
         if message.kind in ("probe", "upload"):
             self._asked[fields["id"]] = message.kind, str(fields["peer"])
         await self._inner.send(Message(message.kind, self._outgoing(message.kind, fields), message.payloads))
-        self.bytes_sent = self._inner.bytes_sent
 
     async def receive(self) -> Message:
         """See `Channel`; with times by our clock."""
@@ -56,7 +63,6 @@ class HostChannel:
         except ChannelError as error:
             self._lost(self._host, str(error))
             raise
-        self.bytes_received = self._inner.bytes_received
         return self._timed(message)
 
     def spoil(self, how: Spoiling) -> None:
