@@ -36,6 +36,9 @@ CONTRACTS = {"testbed.backends.base", "testbed.planners.base"}
 LEAVES = {"testbed", "testbed.errors", "testbed.lock", "testbed.names", "testbed.owner", "testbed.registry"}
 """Importable from anywhere in `testbed`: they know no layer (the registry knows contracts only)."""
 
+PLACED = {"testbed.machine"}
+"""What `testbed doctor` asks of this machine."""
+
 PRINTERS = ("testbed.cli", "d3node.cli", "d3node.verify", "d3node.train", "analysis")
 """Commands; d3node.verify and d3node.train are run with `python -m`."""
 
@@ -102,8 +105,13 @@ def test_the_registry_knows_contracts_only():
 
 
 def test_every_module_of_testbed_has_a_place_in_the_list():
-    placed = {"testbed.machine", "testbed.forecast"} | LEAVES
+    placed = PLACED | LEAVES
     assert [name for name in MODULES if name.split(".")[0] == "testbed" and layer(name) is None and name not in placed] == []
+
+
+def test_every_name_in_these_lists_is_there():
+    named = {*ORDER, *PLACED, *LEAVES, *CONTRACTS, *PRINTERS, *TORCH_FREE}
+    assert [name for name in sorted(named) if name not in MODULES] == []
 
 
 def test_an_upward_import_would_be_found(tmp_path):
