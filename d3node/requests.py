@@ -237,12 +237,8 @@ class Requests:
             helpers = {helper for step in epoch.steps for helper in step.helpers}
         if isinstance(request, Origin):
             self.totals.failed += 1
-            self._emit(
-                Message(
-                    "failed",
-                    request.fields(error=error, text=text, submitted_at=request.submitted_at, done_at=self.loop.time()),
-                )
-            )
+            times = {"submitted_at": request.submitted_at, "done_at": self.loop.time()}
+            self._emit(Message("failed", request.fields(error=error, text=text, **times)))
             helpers = ({epoch.plan.hosts[tier] for tier in ("edge", "cloud")} & epoch.hosts) | epoch.contributors
             self.kept.drop(request.request)
             if self.recovery:
@@ -309,8 +305,7 @@ class Requests:
             self._purge()
 
     def _new_lead(self, key: Key, peer: str, message: Message) -> Lead | None:
-        epoch = self._epoch_of(key, peer, message)
-        if epoch is None:
+        if (epoch := self._epoch_of(key, peer, message)) is None:
             return None
         if epoch.tier is None or epoch.tier == "device":
             raise ProtocolError(f"{self.name} does not lead a tier of epoch {key[0]}")
@@ -319,8 +314,7 @@ class Requests:
         return lead
 
     def _new_hand(self, key: Key, peer: str, message: Message) -> Hand | None:
-        epoch = self._epoch_of(key, peer, message)
-        if epoch is None:
+        if (epoch := self._epoch_of(key, peer, message)) is None:
             return None
         leader = epoch.plan.hosts["edge"]
         from_peer = message.kind == "halo" and epoch.chains and peer in epoch.hosts

@@ -305,9 +305,8 @@ class Stream:
 
     def _timer_to_resume(self, now: float) -> None:
         self._stalled = True
-        self._timer = self._network.loop.call_at(
-            max(now, self._round + self._round_s), self._resume, context=self._network.context
-        )
+        when = max(now, self._round + self._round_s)
+        self._timer = self._network.loop.call_at(when, self._resume, context=self._network.context)
 
     def _exhaust(self) -> None:
         """The window is used up in the middle of a message."""
