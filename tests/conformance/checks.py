@@ -263,7 +263,8 @@ async def backend_trusts_an_undisturbed_session(session: Session, tolerance: Tol
         await asyncio.sleep(tolerance.settle_s)
         found = await session.invariants()
     assert found
-    assert [invariant for invariant in found if invariant.level == "rejected"] == []
+    rejected = [f"{one.name} = {one.value}: {one.detail}" for one in found if one.level == "rejected"]
+    assert not rejected, "; ".join(rejected)
     assert len({invariant.name for invariant in found}) == len(found)
     assert session.describe()
 
