@@ -63,6 +63,16 @@ def test_probes_that_never_arrived_are_not_booked(tmp_path: Path, cause: dict[st
     assert found["level"] == "ok", found
 
 
+def test_what_is_lost_on_another_link_and_crosses_the_backbone_again_is_no_gap(tmp_path: Path) -> None:
+    outcome = faulty(
+        tmp_path / "run",
+        fault("loss", at="0 s", link="lan-e1", loss="85 %", **{"for": "10 s"}),
+        requests={"count": 12},
+        planning={"planners": ["device-only"], "probe_interval": "0.5 s", "probe_size": "16 kB"},
+    )
+    assert outcome.fidelity["verdict"] == "trusted"
+
+
 def test_how_long_a_probe_may_take_counts_every_probe_that_shares_a_link() -> None:
     asked, of = scenario(links=RADIO, topology={"devices": 1, "edges": 1}), layout(edges=1)
     both = takes_s({("d1", "e1"): 64_000, ("d1", "c1"): SMALL_BYTES}, of, links_of(asked, of))

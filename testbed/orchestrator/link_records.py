@@ -73,7 +73,7 @@ class LinkRecords:
                         counted,
                         reported,
                         back,
-                        self._losses.get(key, 0.0),
+                        max(self._losses.values(), default=0.0),  # what is lost elsewhere crosses this link again, too
                         complete=not self._facts.failed and not self._facts.cut_short,
                     )
                 self._stage.folder.links.add(
