@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from d3node import stats
 from d3node.bounds import Bounds
-from d3node.channel import Channel, Message, Transport
+from d3node.channel import Channel, Message, Transport, take_all
 from d3node.compute import ComputeQueue
 from d3node.errors import ChannelError, ModelError, NodeError, PlanError, ProtocolError
 from d3node.graph import LayerGraph
@@ -150,21 +150,7 @@ class Agent:
             _certified(channel, first.fields["host"])
             peer = first.fields["host"]
             self._inbound[channel] = peer
-            requests = self._requests
-            before = first
-            while True:
-                message = await channel.receive()
-                if message.kind in ("tensor", "tile", "tile_done", "answer"):
-                    requests.data(peer, message)
-                elif message.kind == "probe":
-                    self._probes.data(peer, message, before)
-                elif message.kind in ("weights", "kept"):
-                    self._weights.data(channel, peer, message)
-                elif message.kind in DATA_KINDS and message.kind not in ("hello", "refused"):
-                    requests.data(peer, message)
-                else:
-                    raise ProtocolError(f"a message of kind {message.kind!r} has no place between agents")
-                before = message
+            await take_all(channel, self._from_peer(channel, peer, first))
         except ProtocolError as error:
             log.warning("%s: refused %s: %s", self.config.name, peer, error)
             await _say(channel, error)
@@ -178,6 +164,26 @@ class Agent:
         finally:
             self._bytes_received += channel.bytes_received
             self._inbound.pop(channel, None)
+
+    def _from_peer(self, channel: Channel, peer: str, first: Message) -> Callable[[Message], None]:
+        """What becomes of a peer's messages after its first. Raises ProtocolError for one that makes no sense here."""
+        data, before = self._requests.data, first
+
+        def take(message: Message) -> None:
+            nonlocal before
+            if message.kind in ("tensor", "tile", "tile_done", "answer"):
+                data(peer, message)
+            elif message.kind == "probe":
+                self._probes.data(peer, message, before)
+            elif message.kind in ("weights", "kept"):
+                self._weights.data(channel, peer, message)
+            elif message.kind in DATA_KINDS and message.kind not in ("hello", "refused"):
+                data(peer, message)
+            else:
+                raise ProtocolError(f"a message of kind {message.kind!r} has no place between agents")
+            before = message
+
+        return take
 
     def _gone(self, channel: Channel, peer: str, reason: str) -> None:
         if not self._weights.ended(channel) and channel in self._inbound and not self.stopped.done():

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
 
 from d3node.errors import ChannelError
 
@@ -89,7 +89,7 @@ class Channel(Protocol):
 
 @runtime_checkable
 class PromptChannel(Channel, Protocol):
-    """A channel that can do without its writer having to wait (`sim`'s: much of a run's work would be waking writers)."""
+    """A channel whose writer and reader need not wait as tasks do (`sim`'s: much of a run's work would be waking them)."""
 
     def send_now(self, message: Message) -> bool:
         """Send a message at once; False (and nothing is sent) where that takes time or the peer is gone."""
@@ -99,6 +99,19 @@ class PromptChannel(Channel, Protocol):
         """Begin to send: `sent(bytes)` is called where `send` would have returned, unless the channel ends first, which `receive`
         tells. False (and nothing is sent) where only `send` will do, or when the peer is gone."""
         ...
+
+    async def deliver(self, take: Callable[[Message], None]) -> NoReturn:
+        """See `take_all`."""
+        ...
+
+
+async def take_all(channel: Channel, take: Callable[[Message], None]) -> NoReturn:
+    """Call `take` with every message, in order and in the caller's context, until the channel ends; raises what `receive` raises
+    then, or what `take` raises."""
+    if isinstance(channel, PromptChannel):
+        await channel.deliver(take)
+    while True:
+        take(await channel.receive())
 
 
 Handler = Callable[[Channel], Awaitable[None]]

@@ -96,7 +96,8 @@ class Link:
         self.bytes_sent += size
         if sender is not None:
             sender.sent(size)
-        self._go_on()
+        if self._queue or self._warm:
+            self._go_on()
 
     async def _write(self) -> None:
         queue = self._queue

@@ -26,6 +26,7 @@ from d3node.clock import VirtualLoop
 from testbed.backends.base import LinkCounters
 from testbed.backends.fairshare import FlowLink, component, max_min
 from testbed.backends.flow_job import SEGMENT
+from testbed.backends.flow_path import FlowPath
 from testbed.backends.flow_stream import Stream
 from testbed.costs.network import FRAME_OVERHEAD
 from testbed.scenario.state import LinkState
@@ -63,18 +64,26 @@ class FlowNetwork:
             for direction in ("up", "down")
         }
         self._streams: dict[Stream, None] = {}
+        self._paths: dict[tuple[str, str], FlowPath] = {}
         self._changed: dict[FlowLink, None] = {}
 
     def connect(self, source: str, target: str) -> tuple[Stream, Stream]:
         """The two directions of a new connection between two different hosts. Nothing is sent yet."""
-        there = tuple(self.links[link.name, direction] for link, direction in self.layout.path(source, target))
-        back = tuple(self.links[link.name, direction] for link, direction in self.layout.path(target, source))
-        pair = Stream(self, there, back), Stream(self, back, there)
-        for path in (there, back):
-            for before, link, behind in zip((None, *path), path, (*path[1:], None), strict=False):
-                link.between(before, behind)
+        pair = Stream(self, self._path(source, target)), Stream(self, self._path(target, source))
         self._streams.update(dict.fromkeys(pair))
         return pair
+
+    def _path(self, source: str, target: str) -> FlowPath:
+        found = self._paths.get((source, target))
+        if found is None:
+            there, back = (
+                tuple(self.links[link.name, direction] for link, direction in self.layout.path(*ends))
+                for ends in ((source, target), (target, source))
+            )
+            found = self._paths[source, target] = FlowPath(there, back)
+            for before, link, behind in zip((None, *there), there, (*there[1:], None), strict=False):
+                link.between(before, behind)
+        return found
 
     def next_number(self) -> int:
         """The number of a new stream."""
@@ -116,7 +125,7 @@ class FlowNetwork:
 
     def counters(self) -> dict[LinkKey, LinkCounters]:
         """Totals of every link direction, messages that are half sent included."""
-        partly = self._half_sent()
+        partly = self._booked()
         found = {}
         for key, link in self.links.items():
             wire, message = partly.get(link, (0.0, 0.0))
@@ -132,7 +141,7 @@ class FlowNetwork:
     def utilisation(self) -> tuple[float, str]:
         """Greatest share that a link direction has carried of what it could have, and its name (ACKs are free here)."""
         now = self.loop.time()
-        partly = self._half_sent()
+        partly = self._booked()
         worst, name = 0.0, ""
         for link in self.links.values():
             offered = link.offered_bytes(now)
@@ -146,7 +155,11 @@ class FlowNetwork:
         """Streams with a message that has not left in full."""
         return [stream for stream in self._streams if stream.busy]
 
-    def _half_sent(self) -> dict[FlowLink, tuple[float, float]]:
+    def _booked(self) -> dict[FlowLink, tuple[float, float]]:
+        """Bring the totals of all links up to date; what has been sent of messages that are not in them, in bytes on the wire
+        and of the message."""
+        for path in self._paths.values():
+            path.book()
         now = self.loop.time()
         partly: dict[FlowLink, tuple[float, float]] = {}
         for stream in self._streams:

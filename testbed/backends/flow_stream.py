@@ -10,8 +10,8 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
-from testbed.backends.fairshare import FlowLink
 from testbed.backends.flow_job import SEGMENT, Callback, Job
+from testbed.backends.flow_path import QUICK_ACKS, FlowPath
 from testbed.backends.flow_tcp import FRIENDLY_GROWTH, REDUCTION, UNCONGESTED_GROWTH, Losses, hystart_bytes
 from testbed.costs.network import FRAME_OVERHEAD, SEGMENT_PAYLOAD, frame_bytes
 
@@ -22,8 +22,6 @@ INITIAL_WINDOW = 10 * SEGMENT
 """Wire bytes that a new connection may have in flight: 10 segments (RFC 6928, and Linux)."""
 SYN_BYTES = 74
 """Frame of a SYN or SYN-ACK with Linux's options."""
-QUICK_ACKS = 16
-"""Segments that Linux acknowledges one by one at the start of a connection, and again after a rest of more than a timeout."""
 MIN_RTO = 0.2
 """Linux's least retransmission timeout: a connection idle for longer than RTT + this counts as idle (RFC 2861)."""
 
@@ -38,13 +36,14 @@ class Stream:
 
     __slots__ = (
         "_arrived", "_avoiding", "_delay", "_heard", "_job", "_last", "_left", "_limited", "_loss", "_losses",
-        "_narrowest", "_network", "_rate", "_rates_version", "_remaining", "_round", "_round_s", "_rtt", "_segments_s",
+        "_narrowest", "_network", "_path", "_rate", "_rates_version", "_remaining", "_round", "_round_s", "_rtt", "_segments_s",
         "_since", "_stalled", "_threshold", "_timer", "_used", "_version", "_waiting", "backward", "cwnd", "forward",
     )  # fmt: skip
 
-    def __init__(self, network: FlowNetwork, forward: tuple[FlowLink, ...], backward: tuple[FlowLink, ...]) -> None:
-        self.forward = forward
-        self.backward = backward
+    def __init__(self, network: FlowNetwork, path: FlowPath) -> None:
+        self.forward = path.forward
+        self.backward = path.backward
+        self._path = path
         self.cwnd: float = INITIAL_WINDOW
         self._network = network
         self._losses = Losses(network.seed, network.next_number())
@@ -80,7 +79,7 @@ class Stream:
         """Forget every message that has not left in full."""
         if self._job is not None:
             self._settle(self._network.loop.time())
-            self._count(self._job, 1.0 - self._remaining / self._job.wire)
+            self._path.count_part(self._job, 1.0 - self._remaining / self._job.wire)
             self._drop_timer()
             self._job = None
             if self._stalled:
@@ -166,11 +165,12 @@ class Stream:
         if job.message_bytes:
             self._heard = now
         self._timer = None
-        self._count(job, 1.0)
+        self._path.count(job)
         self._grow_to_pipe(job)
         if job.lost and job.noticed(job.wire):
             self._reduce()
-        self._arrived = max(self._arrived, now + self._delay + self._hops_s(job) + job.repair_s)
+        hops_s = self._path.hops_s(job, self._network.rates_version)
+        self._arrived = max(self._arrived, now + self._delay + hops_s + job.repair_s)
         self._network.loop.call_at(self._arrived, job.delivered, context=self._network.context)
         if self._waiting:
             self._refresh()
@@ -185,45 +185,6 @@ class Stream:
             self._leave()
         if job.sent is not None:
             job.sent()
-
-    def _hops_s(self, job: Job) -> float:
-        """Seconds that packets take to cross the hops that are not the bottleneck: stored and forwarded one at a time."""
-        links = self.forward
-        if len(links) == 1:
-            return 0.0
-        slowest = links[0].rate
-        for link in links:
-            if link.rate < slowest:
-                slowest = link.rate
-        before, behind = min(job.wire, SEGMENT), job.wire - (job.segments - 1) * SEGMENT  # the first packet, and the last
-        seconds = 0.0
-        passed = False
-        for link in links:
-            if not passed and link.rate == slowest:
-                passed = True
-            elif link.rate > 0.0:
-                seconds += (behind if passed else before) / link.rate
-        return seconds
-
-    def _count(self, job: Job, share: float) -> None:
-        """Add (a share of) a message to the totals of the links it crosses."""
-        if share == 1.0:
-            bytes_, packets, message_bytes = job.wire, float(job.segments), job.message_bytes
-            quick = min(QUICK_ACKS, job.segments) if job.quick else 0
-            acks = quick + (job.segments - quick + 1) // 2
-        else:
-            bytes_, message_bytes = job.wire * share, int(job.message_bytes * share)
-            packets = float(-(-int(bytes_) // SEGMENT))
-            acks = int(packets) // 2
-        for link in self.forward:
-            link.data_bytes += bytes_
-            link.data_packets += packets
-            link.message_bytes += message_bytes
-            if job.drops and link.loss:
-                link.drops += job.drops * share * link.loss / sum([one.loss for one in self.forward])
-        if job.message_bytes:
-            for link in self.backward:
-                link.acks += acks
 
     # -- the share of the path
 

@@ -6,8 +6,10 @@ The agents' code is the one that real hosts run; the network's model is in `flow
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, TypeVar
 
 from d3node import clock
@@ -32,6 +34,9 @@ from topologies.layout import Direction, Host, Layout
 
 T = TypeVar("T")
 log = logging.getLogger("testbed.sim")
+
+COLLECT_AFTER = 20_000
+"""Objects more than before after which Python looks for garbage while sizes are simulated (its default: 700)."""
 
 
 class SimBackend:
@@ -88,7 +93,21 @@ class SimBackend:
             finally:
                 await session.stop()
 
-        return clock.run(loop, body())
+        with _collecting_seldom() if scenario.compute.tensors == "sizes" else nullcontext():
+            return clock.run(loop, body())
+
+
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """Have Python look for garbage that refers to itself after so many more objects only: what a simulated network is made of
+    lives to the end of the run, and what a request leaves goes by itself."""
+    before = gc.get_threshold()
+    if before[0]:
+        gc.set_threshold(max(before[0], COLLECT_AFTER), *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 class SimSession:

@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from d3node.channel import Message, Payload, Spoiling, Transfer
-from d3node.errors import ChannelClosed, ChannelError, ProtocolError
+from d3node.errors import ChannelClosed, ChannelError, NodeError, ProtocolError
 from d3node.wire import PREFIX_BYTES, Limits, decode_header, decode_prefix, encode_head, wire_size
 from testbed.backends.flow import FlowNetwork
 from testbed.backends.flow_stream import Stream
@@ -82,8 +82,8 @@ class SimChannel:
     """One end of a connection between simulated hosts; `send` returns when the message's last byte has left this host."""
 
     __slots__ = (
-        "_counted", "_error", "_fabric", "_fault", "_gone", "_inbox", "_leaving", "_previous_left", "_spoil", "_stream",
-        "_waiter", "bytes_received", "bytes_sent", "host", "other", "peer",
+        "_context", "_counted", "_error", "_fabric", "_fault", "_gone", "_inbox", "_leaving", "_over", "_previous_left", "_spoil",
+        "_stream", "_take", "_taking", "_waiter", "bytes_received", "bytes_sent", "host", "other", "peer",
     )  # fmt: skip
 
     other: SimChannel
@@ -99,6 +99,10 @@ class SimChannel:
         self._inbox: deque[Message] = deque()
         self._leaving: deque[_Flight] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._take: Callable[[Message], None] | None = None
+        self._taking = False
+        self._over: asyncio.Future[NoReturn] | None = None
+        self._context: Context | None = None
         self._error: ChannelError | None = None
         self._fault: ProtocolError | None = None
         self._spoil: Spoiling | None = None
@@ -119,7 +123,9 @@ class SimChannel:
         if spoil == "truncate":
             await self._cut(size // 2)
         if self._stream is None:
-            self._hand_over(message, size, damaged=spoil == "corrupt")
+            self.bytes_sent += size
+            fabric.sent_bytes += size
+            self.other.take(message, fabric.loop.time(), size, damaged=spoil == "corrupt")
             return
         flight = _Flight(self, message, size, fabric.loop.time())
         flight.damaged = spoil == "corrupt"
@@ -149,7 +155,10 @@ class SimChannel:
         """As `send`, where it takes no time; False (and nothing is sent) on a channel over links, or when the peer is gone."""
         if self._stream is not None or self._error is not None or self._fabric.strict or self._spoil is not None:
             return False
-        self._hand_over(message, wire_size(message) if self._counted else 0)
+        size = wire_size(message) if self._counted else 0
+        self.bytes_sent += size
+        self._fabric.sent_bytes += size
+        self.other.take(message, self._fabric.loop.time(), size)
         return True
 
     def start(self, message: Message, sent: Callable[[int], None]) -> bool:
@@ -162,20 +171,12 @@ class SimChannel:
         self._stream.send(flight.size, flight.left, flight.arrived)
         return True
 
-    def _hand_over(self, message: Message, size: int, damaged: bool = False) -> None:
-        """Where no link is crossed, a message is there at once."""
-        self.bytes_sent += size
-        self._fabric.sent_bytes += size
-        self.other.take(message, self._fabric.loop.time(), size, damaged)
-
     async def receive(self) -> Message:
         """Next message. Raises ChannelClosed at the end of the stream, and ProtocolError behind a damaged message."""
         while not self._inbox:
-            if self._fault is not None:
-                raise ProtocolError(str(self._fault))
-            if self._error is not None:
-                raise type(self._error)(str(self._error))
-            if self._waiter is not None:
+            if (end := self._end_of_messages()) is not None:
+                raise end
+            if self._waiter is not None or self._over is not None:
                 raise RuntimeError("a channel has one reader at a time")
             self._waiter = self._fabric.loop.create_future()
             try:
@@ -183,6 +184,20 @@ class SimChannel:
             finally:
                 self._waiter = None
         return self._inbox.popleft()
+
+    async def deliver(self, take: Callable[[Message], None]) -> NoReturn:
+        """Call `take` with every message, as `d3node.channel.take_all` promises; the caller sleeps until there are no more."""
+        if self._waiter is not None or self._over is not None:
+            raise RuntimeError("a channel has one reader at a time")
+        self._take, self._context = take, copy_context()
+        over = self._over = self._fabric.loop.create_future()
+        self._taking = True
+        self._hand_out()
+        try:
+            await over
+        finally:
+            self._take = self._over = None
+        raise AssertionError("only an exception ends this")
 
     async def close(self) -> None:
         """Let what was sent arrive, then close; returns when the peer knows, or after a short while. What comes in is dropped."""
@@ -220,13 +235,7 @@ class SimChannel:
 
     # -- what happens to it
 
-    def arriving(self, flight: _Flight) -> None:
-        """A message has crossed the links."""
-        self._fabric.in_flight -= 1
-        self._fabric.in_flight_bytes -= flight.size
-        self.take(flight.message, flight.sent_at, flight.size, flight.damaged)
-
-    def take(self, message: Message, sent_at: float, size: int, damaged: bool) -> None:
+    def take(self, message: Message, sent_at: float, size: int, damaged: bool = False) -> None:
         """A message arrives."""
         fabric = self._fabric
         if self._error is not None or self._fault is not None or damaged:
@@ -239,7 +248,11 @@ class SimChannel:
         fabric.received_bytes += size
         transfer = Transfer(sent_at, fabric.loop.time(), size)
         self._inbox.append(Message(message.kind, message.fields, message.payloads, transfer))
-        self._wake()
+        if self._over is None:
+            self._wake()
+        elif not self._taking:
+            self._taking = True
+            fabric.loop.call_soon(self._hand_out, context=self._context)
 
     def ended(self) -> None:
         """The peer closed its side: this one follows, once what it has queued has left."""
@@ -255,22 +268,6 @@ class SimChannel:
         if self._stream is not None:
             self._stream.cancel()
             self._fabric.network.forget(self._stream)
-
-    def left(self, flight: _Flight) -> None:
-        """The last byte of a message has left this host."""
-        fabric, size = self._fabric, flight.size
-        if flight.sent_at < self._previous_left:
-            flight.sent_at = self._previous_left
-        self._previous_left = fabric.loop.time()
-        self.bytes_sent += size
-        fabric.sent_bytes += size
-        fabric.in_flight += 1
-        fabric.in_flight_bytes += size
-        if flight.sent is not None:
-            fabric.loop.call_soon(flight.sent, size, context=flight.context)
-        elif flight.gone is not None:
-            self._leaving.popleft()
-            _resolve(flight.gone)
 
     def _reset_arrived(self) -> None:
         assert self._stream is not None
@@ -289,8 +286,37 @@ class SimChannel:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        """Something has arrived for who waits for one message, or nothing will any more."""
+        if self._over is not None:
+            if not self._taking:
+                self._stop_taking()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _hand_out(self) -> None:
+        """Have what has arrived taken by who wants every message."""
+        inbox, take, over = self._inbox, self._take, self._over
+        failure: Exception | None = None
+        if take is not None and over is not None:
+            try:
+                while inbox and not over.done():
+                    take(inbox.popleft())
+            except Exception as error:
+                failure = error
+        self._taking = False
+        if failure is not None or self._error is not None or self._fault is not None:
+            self._stop_taking(failure)
+
+    def _stop_taking(self, error: Exception | None = None) -> None:
+        """Tell who wants every message that there are no more, if so: for this reason or because the stream has ended."""
+        error = error or self._end_of_messages()
+        if error is not None and self._over is not None and not self._over.done():
+            self._over.set_exception(error)
+
+    def _end_of_messages(self) -> NodeError | None:
+        """Why nothing more arrives, or None."""
+        end = self._fault or self._error
+        return None if end is None else type(end)(str(end))
 
 
 class _Flight:
@@ -309,10 +335,28 @@ class _Flight:
         self.damaged = False
 
     def left(self) -> None:
-        self.channel.left(self)
+        """The last byte has left its host."""
+        channel, size = self.channel, self.size
+        fabric, now = channel._fabric, channel._fabric.loop.time()
+        if self.sent_at < channel._previous_left:
+            self.sent_at = channel._previous_left
+        channel._previous_left = now
+        channel.bytes_sent += size
+        fabric.sent_bytes += size
+        fabric.in_flight += 1
+        fabric.in_flight_bytes += size
+        if self.sent is not None:
+            fabric.loop.call_soon(self.sent, size, context=self.context)
+        elif self.gone is not None:
+            channel._leaving.popleft()
+            _resolve(self.gone)
 
     def arrived(self) -> None:
-        self.channel.other.arriving(self)
+        """It has crossed the links."""
+        channel = self.channel
+        channel._fabric.in_flight -= 1
+        channel._fabric.in_flight_bytes -= self.size
+        channel.other.take(self.message, self.sent_at, self.size, self.damaged)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

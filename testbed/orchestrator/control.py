@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from d3node.channel import Channel, Message
+from d3node.channel import Channel, Message, take_all
 from d3node.errors import ChannelError, NodeError
 from testbed.backends.base import Session
 from testbed.errors import AgentError
@@ -100,18 +100,19 @@ class AgentClient:
 
     async def _read(self) -> None:
         try:
-            while True:
-                message = await self._channel.receive()
-                if message.kind in ("ok", "refused"):
-                    future = self._waiting.get(message.fields.get("id", 0))
-                    if future is not None and not future.done():
-                        future.set_result(message)
-                else:
-                    self._push(self.host, message)
+            await take_all(self._channel, self._take)
         except NodeError as error:
             self._end(str(error) or type(error).__name__)
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # nobody would read the next one
             self.fence(f"what it said makes no sense: {error!r}")
+
+    def _take(self, message: Message) -> None:
+        if message.kind in ("ok", "refused"):
+            future = self._waiting.get(message.fields.get("id", 0))
+            if future is not None and not future.done():
+                future.set_result(message)
+        else:
+            self._push(self.host, message)
 
     def _end(self, reason: str) -> None:
         if self._gone is not None or self._closing:

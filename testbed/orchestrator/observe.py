@@ -46,10 +46,12 @@ SAME_FACTOR = 1e-4
 @dataclass(frozen=True, slots=True, eq=False)
 class Way:
     """What is known of one directed pair of hosts: the delay, the nominal rates of the links between them (1 kbit/s at least),
-    and the ends of the last transfers. `tells`: the pairs that a sample speaks for (on a LAN both directions)."""
+    the narrowest of them, and the ends of the last transfers. `tells`: the pairs that a sample speaks for (on a LAN both
+    directions)."""
 
     delay_s: float
     links: Mapping[LinkKey, float]
+    narrowest: float
     tells: tuple[Pair, ...]
     ends: deque[float]
     _shared: dict[Way, tuple[LinkKey, ...]] = field(default_factory=dict)
@@ -250,9 +252,11 @@ class Observer:
         if found is None:
             nominal, route = self._nominal, self._ledger.route(source, target)
             pair = source, target
+            links = {key: max(nominal.links[key].rate_bps, 1e3) for key in route.links}
             found = self._ways[pair] = Way(
                 delay_s=nominal.path(source, target).delay_s,
-                links={key: max(nominal.links[key].rate_bps, 1e3) for key in route.links},
+                links=links,
+                narrowest=min(links.values()),
                 tells=(pair, (target, source)) if route.source == route.target else (pair,),
                 ends=deque(maxlen=REMEMBERED),
             )
@@ -336,16 +340,15 @@ def _is_news(value: float, told: float, settled: float = SETTLED) -> bool:
 def _crowding(flow: Flow, rivals: Sequence[Flow]) -> float:
     """How much longer a transfer should take for these others on its links meanwhile, by the links' nominal rates (1: no
     longer)."""
-    start, end, own = flow.start, flow.end, flow.framed_bytes
-    total = dict.fromkeys(flow.way.links, own)
+    start, end, own, way = flow.start, flow.end, flow.framed_bytes, flow.way
+    total = dict.fromkeys(way.links, own)
     for other in rivals:
         s, e = other.start, other.end
-        if shared := flow.way.shared(other.way):
+        if shared := way.shared(other.way):
             rival_bytes = other.framed_bytes * ((end if end < e else e) - (start if start > s else s)) / (e - s)
             for key in shared:
                 total[key] += rival_bytes
-    rates = flow.way.links
-    return max([total[key] / rate for key, rate in rates.items()]) / max([own / rate for rate in rates.values()])
+    return max([total[key] / rate for key, rate in way.links.items()]) / (own / way.narrowest)
 
 
 def _path(network: NetworkState, name: str) -> Path:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,18 @@ def versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            found[name] = _version(name)
         except PackageNotFoundError:
             found[name] = None
     return found
+
+
+def _version(name: str) -> str:
+    """As `importlib.metadata.version`, which parses the package's whole description for it. Raises PackageNotFoundError."""
+    package = distribution(name)
+    text = package.read_text("METADATA") or package.read_text("PKG-INFO") or ""
+    line = re.search(r"^Version: *(\S+)", text, re.MULTILINE)
+    return package.version if line is None else line[1]
 
 
 def machine() -> dict[str, Any]:

@@ -21,19 +21,17 @@ def of_request(model: str, planner: str, request: Request, start: float, ledger:
     lines = []
     for report in request.reports:
         host = report["host"]
-        tier = ledger.tier(host)
+        where = f"{host},{ledger.tier(host)}"
         for record in report["records"]:
-            place = f"{record.get('stack', '')},{record.get('tile', '')}"
+            place = f"{record['stack']},{record.get('tile', '')}" if "stack" in record else ","
             times = f"{record['start'] - start:.9f},{record['end'] - start:.9f}"
             if record["what"] == "compute":
                 vertices, queued_s = ranges(tuple(record["vertices"])), record["queued_s"]
-                lines.append(f"{head},compute,{host},{tier},,,,{vertices},{place},{times},{queued_s:.9f},\n")
+                lines.append(f"{head},compute,{where},,,,{vertices},{place},{times},{queued_s:.9f},\n")
                 continue
             peer, vertex = record["peer"], record.get("vertex", "")
             leg = ledger.route(peer, host).leg
-            lines.append(
-                f"{head},transfer,{host},{tier},{peer},{leg},{record['kind']},{vertex},{place},{times},,{record['bytes']}\n"
-            )
+            lines.append(f"{head},transfer,{where},{peer},{leg},{record['kind']},{vertex},{place},{times},,{record['bytes']}\n")
     return "".join(lines)
 
 

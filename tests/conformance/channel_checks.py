@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from d3node.channel import Channel, Message, Payload, Transport
+from d3node.channel import Channel, Message, Payload, Transport, take_all
 from d3node.errors import ChannelClosed, ChannelError, ProtocolError
 from d3node.wire import wire_size
 
@@ -119,6 +119,44 @@ async def a_reader_that_waits_hears_of_the_end(server: Transport, client: Transp
     await clean_up()
 
 
+async def who_takes_all_messages_has_them_before_the_end(server: Transport, client: Transport, address: str) -> None:
+    near, far, clean_up = await connect(server, client, address)
+    taken: list[int] = []
+    taking = asyncio.create_task(take_all(far, lambda message: taken.append(message.fields["request"])))
+    await asyncio.sleep(0)
+    for number in range(5):
+        await near.send(tensor(number))
+    await near.close()
+    with pytest.raises(ChannelClosed):
+        await asyncio.wait_for(taking, PATIENCE_S)
+    assert taken == [0, 1, 2, 3, 4]
+    await clean_up()
+
+
+async def who_fails_to_take_a_message_hears_of_it_and_may_go_on(server: Transport, client: Transport, address: str) -> None:
+    near, far, clean_up = await connect(server, client, address)
+
+    def refuse(message: Message) -> None:
+        raise KeyError(message.fields["request"])
+
+    for number in range(3):
+        await near.send(tensor(number))
+    with pytest.raises(KeyError, match="0"):
+        await asyncio.wait_for(take_all(far, refuse), PATIENCE_S)
+
+    def stop(_: Message) -> None:
+        cancelled.cancel()
+
+    cancelled = asyncio.create_task(take_all(far, stop))
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(cancelled, PATIENCE_S)
+    await near.send(tensor(3))
+    last = await asyncio.wait_for(far.receive(), PATIENCE_S)
+    while last.fields["request"] < 3:
+        last = await asyncio.wait_for(far.receive(), PATIENCE_S)
+    await clean_up()
+
+
 async def a_writer_hears_that_the_peer_is_gone(server: Transport, client: Transport, address: str) -> None:
     near, far, clean_up = await connect(server, client, address)
 
@@ -205,6 +243,8 @@ CHECKS: tuple[Check, ...] = (
     both_directions_work_at_once,
     close_lets_what_was_sent_arrive,
     a_reader_that_waits_hears_of_the_end,
+    who_takes_all_messages_has_them_before_the_end,
+    who_fails_to_take_a_message_hears_of_it_and_may_go_on,
     a_writer_hears_that_the_peer_is_gone,
     the_channel_is_closed_when_its_handler_returns,
     an_address_has_one_listener_and_none_after_it_closed,
