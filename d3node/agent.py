@@ -300,7 +300,8 @@ class Agent:
             raise ProtocolError("configure: compute cannot be measured with sizes only; use mode modelled or real tensors")
         if tensors == "real" and (bare := [name for name, model in self._models.items() if isinstance(model, LayerGraph)]):
             raise ModelError(f"configure: {self.config.name} has only the graphs of {', '.join(bare)}, no weights")
-        if self._orchestrator not in (None, outbox) and self._orchestrator.open:
+        same = self._run is not None and fields.get("run") == self._run  # the one that is connected has died, unnoticed
+        if self._orchestrator not in (None, outbox) and self._orchestrator.open and not same:
             raise ProtocolError(f"configure: {self.config.name} is busy with another run; one orchestrator at a time")
         self.config = replace(self.config, mode=mode, tensors=tensors, route=route, input_encoding=encoding)
         self._requests.modelled = mode == "modelled"

@@ -107,7 +107,6 @@ class Checkpoints:
             self._file.flush()
             if sync:
                 os.fsync(self._file.fileno())
-        self.records.append(dict(record))
 
     def close(self) -> None:
         """Close the file, and let others go on."""

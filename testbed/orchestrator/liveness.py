@@ -53,15 +53,6 @@ class Liveness:
                         raise AgentError(f"{host} did not come back within {patience_s:g} s: {self._fleet.dead[host]}")
                     await asyncio.sleep(self._heartbeat_s)
 
-    async def last(self) -> None:
-        """Tell every host what has ended since the last heartbeat, so that nothing is kept of it in the next session."""
-        await asyncio.gather(*(self._say(host) for host in self._heard if host not in self._fleet.dead))
-
-    async def _say(self, host: str) -> None:
-        over, self.over[host] = self.over[host], []
-        with suppress(AgentError):
-            await self._fleet.clients[host].call("ping", {"over": over}, self._detect_s)
-
     async def _watch(self, host: str) -> None:
         while True:
             if not self._fleet.present.is_set():

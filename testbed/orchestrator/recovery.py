@@ -121,7 +121,6 @@ class Recovery:
         if not self._stage.fleet.present.is_set():
             await self._stage.fleet.come_back()
         await self._liveness.whole(RESTORE_S)
-        await self._liveness.last()
 
     def usable(self, device: str) -> bool:
         """Whether a device's plan can be carried out, as far as is known."""
