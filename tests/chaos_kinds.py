@@ -82,7 +82,7 @@ def _common(random: Random, tensors: str, netem: bool) -> dict[str, Any]:
         links["backbone"] |= {"trace_offset": f"{random.randint(0, 40)} s", "trace_loop": True, "delay": f"{delay} ms"}
     if netem and random.random() < 0.2:
         links["access"]["loss"] = random.choice((0.001, 0.02))
-    if random.random() < 0.2:
+    if tensors == "sizes" and random.random() < 0.2:  # over a kernel, what it drops is held against a run
         links["backbone"]["queue"] = random.choice(("8 kB", "64 kB", "1 MB"))
     hosts: dict[str, dict[str, Any]] = {tier: {"speed": 10 ** random.uniform(-3.0, 0.0)} for tier in ("device", "edge", "cloud")}
     if random.random() < 0.2:
@@ -133,7 +133,7 @@ def _two(random: Random, names: tuple[str, ...]) -> list[str]:
 
 def _plain(random: Random, raw: dict[str, Any]) -> None:
     raw["model"]["names"] = [random.choice((MODEL, MODEL, SMALL))]
-    raw["planning"]["planners"] = _two(random, PLAIN)
+    raw["planning"]["planners"] = _two(random, (*PLAIN, "exhaustive") if MODEL in raw["model"]["names"] else PLAIN)
     options = raw["planning"]["options"]
     if random.random() < 0.5:
         options["deepthings"] = {"stealing": random.choice(("on", "off")), "reuse": random.choice(("on", "off"))}
