@@ -259,11 +259,6 @@ def compile_epoch(
     )
 
 
-def input_payload(epoch: Epoch) -> Payload:
-    """The shape in which vertex 0 travels."""
-    return epoch.sizes.whole[INPUT]
-
-
 def _seconds(tiles_s: Sequence[Sequence[Any]], stack: int, tile: int) -> float:
     try:
         seconds = float(tiles_s[stack][tile])

@@ -236,10 +236,6 @@ class EmulatedSession:
         files = (await self._ask("namespaces"))["files"]
         return {host: self._root / file.removeprefix("/") for host, file in files.items()}
 
-    async def apply_times_s(self) -> list[float]:
-        """Wall-clock seconds of every link change so far, read-back included."""
-        return list((await self._ask("facts"))["apply_s"])
-
 
 def _counters(answer: Fields) -> dict[tuple[str, Direction], LinkCounters]:
     return {

@@ -55,7 +55,6 @@ class Emulation:
         self._captures: dict[str, subprocess.Popen[bytes]] = {}
         self._network: EmulatedNetwork
         self._before: dict[Key, ClassCounters] = {}
-        self._apply_s: list[float] = []
 
     def serve(self) -> None:
         """Build what the first line asks for, then answer requests until the socket ends."""
@@ -147,11 +146,9 @@ class Emulation:
             return {"id": request["id"], "error": str(error) or repr(error)}
 
     def _apply(self, request: Fields) -> Fields:
-        start = time.perf_counter()
         state = LinkState(request["rate_bps"], request["delay_s"], request["loss"], request["jitter_s"])
         self._network.apply(request["link"], request["direction"], state)
-        self._apply_s.append(time.perf_counter() - start)
-        return {"seconds": self._apply_s[-1]}
+        return {}
 
     def _counters(self, _: Fields) -> Fields:
         found = {key: counted.since(self._before[key]) for key, counted in self._network.counters().items()}
@@ -171,7 +168,7 @@ class Emulation:
 
     def _facts(self, _: Fields) -> Fields:
         busiest = {} if self._switch is None else {"switch_max": self._switch.maximum}
-        return {"idle_min": self._idle.minimum, "apply_s": self._apply_s, **busiest}
+        return {"idle_min": self._idle.minimum, **busiest}
 
     def _namespaces(self, _: Fields) -> Fields:
         return {"files": {host: str(self._network.namespace(host)) for host in self._network.pids}}

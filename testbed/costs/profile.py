@@ -131,10 +131,6 @@ class Profile(_Record):
         source = f"measured on {machine.cpu if machine.device == 'cpu' else machine.device}, {machine.threads} thread(s)"
         return TierCosts(tuple(fixed), tuple(scaled), source=source, effects=measured.effects(factor))
 
-    def with_model(self, profile: ModelProfile) -> Profile:
-        """A copy with one model added or replaced."""
-        return self.model_copy(update={"models": {**self.models, profile.model: profile}})
-
     def to_json(self) -> str:
         """JSON text that `from_json` reads back to an equal profile."""
         return self.model_dump_json(indent=1) + "\n"

@@ -5,7 +5,6 @@ A TOML file, read strictly; paths in it are relative to its folder. Secrets and 
 
 from __future__ import annotations
 
-import ipaddress
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -199,12 +198,3 @@ def _sentences(file: Path, raw: dict[str, object], error: ValidationError) -> It
         else:
             got = "" if isinstance(item["input"], dict | list) else f" (got {item['input']!r})"
             yield f"{file}: {where}: {item['msg'].removeprefix('Value error, ')}{got}"
-
-
-def loopback(address: str) -> bool:
-    """Whether an address can be reached from its own machine only."""
-    host, _ = split_address(address)
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
