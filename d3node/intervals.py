@@ -93,4 +93,5 @@ def split(length: int, shares: Sequence[float]) -> list[Pair]:
 
 def grid_boxes(rows: int, columns: int, row_shares: Sequence[float], column_shares: Sequence[float]) -> list[Box]:
     """Boxes of a grid, row-major: rows cut by `row_shares`, columns by `column_shares`; they cover the map exactly."""
-    return [(r, c) for r in split(rows, row_shares) for c in split(columns, column_shares)]
+    across = split(columns, column_shares)
+    return [(r, c) for r in split(rows, row_shares) for c in across]

@@ -109,8 +109,9 @@ def _needed(graph: LayerGraph, v: int, size: Pair, lows: Bounds, highs: Bounds) 
 def _boxes(rows: int, columns: int, grids: Sequence[Grid]) -> tuple[Bounds, Bounds]:
     lows, highs = [], []
     for grid in grids:
+        across = split(columns, grid.column_shares)
         for row in split(rows, grid.row_shares):
-            for col in split(columns, grid.column_shares):
+            for col in across:
                 empty = row[0] >= row[1] or col[0] >= col[1]
                 lows.append((_NOWHERE, _NOWHERE) if empty else (row[0], col[0]))
                 highs.append((-_NOWHERE, -_NOWHERE) if empty else (row[1], col[1]))
