@@ -114,9 +114,10 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self.stopped: asyncio.Future[None] = self._loop.create_future()
         self._models = dict(models)
-        self._peers = Peers(config.name, data, self._lose, config.connect_s)
+        self._peers = Peers(config.name, data, self._lose, config.connect_s, self._room)
         self._inbound: dict[Channel, str] = {}
-        self._bytes_received = 0
+        self._backs: dict[Channel, Outbox] = {}
+        self._bytes_received = self._bytes_back = 0
         self._orchestrator: Outbox | None = None
         self._told = Told(config.bounds.backlog)
         self._run: str | None = None
@@ -163,7 +164,11 @@ class Agent:
             self._gone(channel, peer, str(error))
         finally:
             self._bytes_received += channel.bytes_received
+            self._bytes_back += channel.bytes_sent
             self._inbound.pop(channel, None)
+            if (back := self._backs.pop(channel, None)) is not None:
+                self._requests.rooms.gone(back)
+                await back.close()
 
     def _from_peer(self, channel: Channel, peer: str, first: Message) -> Callable[[Message], None]:
         """What becomes of a peer's messages after its first. Raises ProtocolError for one that makes no sense here."""
@@ -172,6 +177,9 @@ class Agent:
         def take(message: Message) -> None:
             nonlocal before
             if message.kind in ("tensor", "tile", "tile_done", "answer"):
+                if "opens" in message.fields:
+                    back = self._backs.setdefault(channel, self._backs.get(channel) or Outbox(channel, self.config.name))
+                    self._requests.rooms.opened((message.fields["epoch"], message.fields["request"]), back)
                 data(peer, message)
             elif message.kind == "probe":
                 self._probes.data(peer, message, before)
@@ -192,6 +200,12 @@ class Agent:
     def _lose(self, peer: str, reason: str) -> None:
         self._weights.lost(peer, reason)
         self._requests.peer_lost(peer, reason)
+        self._requests.windows.lost(peer)
+
+    def _room(self, peer: str, message: Message) -> None:
+        """A peer is through with a request that this host opened there. Raises ProtocolError."""
+        check_fields(message.kind, message.fields)
+        self._requests.windows.room(peer, (message.fields["epoch"], message.fields["request"]))
 
     # -- control plane -------------------------------------------------------------------------------------------------------
 
@@ -296,6 +310,9 @@ class Agent:
         most = fields.get("in_flight", self.config.bounds.requests)
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise ProtocolError(f"configure: {most!r} requests in flight; a whole number from 1 on is needed")
+        windows = fields.get("windows", {})
+        if not isinstance(windows, dict) or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in windows.values()):
+            raise ProtocolError(f"configure: {windows!r} as windows; a whole number from 1 on is needed for each host")
         if mode == "measured" and tensors == "sizes":
             raise ProtocolError("configure: compute cannot be measured with sizes only; use mode modelled or real tensors")
         if tensors == "real" and (bare := [name for name, model in self._models.items() if isinstance(model, LayerGraph)]):
@@ -312,6 +329,7 @@ class Agent:
             self._told.clear()
             self._peers.hang_up()
             self._weights.clear()
+        self._requests.windows.configure(windows)
         self._orchestrator, self._run = outbox, fields.get("run")
         self._peers.configure(fields["peers"])
         if tensors == "real" and self._models:
@@ -369,8 +387,11 @@ class Agent:
 
     def stats(self) -> dict[str, Any]:
         """See `d3node.stats`."""
-        sent = self._peers.bytes_sent + self._weights.bytes_sent
-        received = self._bytes_received + sum(channel.bytes_received for channel in self._inbound)
+        sent = self._peers.bytes_sent + self._weights.bytes_sent + self._bytes_back
+        received = self._peers.bytes_received + self._bytes_received
+        for channel in self._inbound:
+            sent += channel.bytes_sent
+            received += channel.bytes_received
         return stats.gather(self._requests, self._compute, sent, received)
 
     def _model(self, name: str) -> RunnableModel | LayerGraph:

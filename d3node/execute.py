@@ -24,7 +24,8 @@ from d3node.supersteps import ChainWork, Supersteps, SuperstepWork
 class Lead(Request):
     """A request on the host that leads a tier: runs the tier's steps in order, each when its inputs are there.
 
-    `lost`: hosts of its plan that are lost (only where requests recover); it goes on as far as it gets without them.
+    `lost`: hosts of its plan that are lost (only where requests recover); it goes on as far as it gets without them. `let_in`: it
+    has the room that it needs on hosts of higher tiers.
     """
 
     def __init__(self, world: World, epoch: Epoch, request: int | str) -> None:
@@ -42,6 +43,7 @@ class Lead(Request):
         self._keeps = world.recovery and epoch.resumable
         self._gone_on = False
         self.lost: set[str] = set()
+        self.let_in = False
 
     def receive(self, peer: str, message: Message) -> None:
         """A tensor from a lower tier. Raises ProtocolError unless it is one that this host waits for."""

@@ -15,9 +15,9 @@ from d3node.graph import INPUT, LayerGraph
 from d3node.handover import Chain, chain_of
 from d3node.intervals import Box
 from d3node.numerics import Encoding, Numerics, RunnableModel, Sizes
-from d3node.plan import Plan, Tier
+from d3node.plan import RANK, Plan, Tier
 from d3node.pool import Geometry
-from d3node.program import Route, Step, lower_all
+from d3node.program import Program, Route, Step, lower_all
 from d3node.stealing import PoolWork, rates_of
 from d3node.supersteps import ChainWork, work_of
 
@@ -68,7 +68,8 @@ class Epoch:
     for sends that wait for exits, `due` by vertex for arrivals that do. `contributors`: other devices of the plan; `seed`
     decides exits where only sizes travel; `blanks`: what blank views make of a vertex, once computed.
 
-    `provides`: tensors that this host holds already when a request under this plan begins (`Plan.done`).
+    `provides`: tensors that this host holds already when a request under this plan begins (`Plan.done`). `doors`: hosts of
+    higher tiers on which this one opens requests (`d3node.windows`); `below`: devices, which are never waited for room with.
     """
 
     number: int
@@ -99,6 +100,8 @@ class Epoch:
     contributors: frozenset[str] = frozenset()
     seed: int = 0
     provides: frozenset[int] = frozenset()
+    doors: tuple[str, ...] = ()
+    below: frozenset[str] = frozenset()
     blanks: dict[int, Payload] = field(default_factory=dict)
 
     @property
@@ -256,7 +259,22 @@ def compile_epoch(
         contributors=frozenset(host for _, host in plan.placed) - {device},
         seed=seed,
         provides=frozenset(program.provides) if program else frozenset(),
+        doors=_doors(plan, programs, program),
+        below=frozenset({device, *(host for _, host in plan.placed)}),
     )
+
+
+def _doors(plan: Plan, programs: Sequence[Program], mine: Program | None) -> tuple[str, ...]:
+    """Hosts of higher tiers on which a request is opened from here: those that it sends to, and no host between them does.
+
+    None where a request does not begin at its device alone: with views of other devices, or when it goes on from other hosts.
+    """
+    if mine is None or plan.placed or any(p.provides and p.host != plan.hosts["device"] for p in programs):
+        return ()
+    ranks = {program.host: RANK[program.tier] for program in programs}
+    up = {p.host: {send.host for send in p.sends if ranks[send.host] > RANK[p.tier]} for p in programs}
+    nearer = {host for p in programs if RANK[p.tier] > RANK[mine.tier] for host in up[p.host]}
+    return tuple(sorted(up[mine.host] - nearer))
 
 
 def _seconds(tiles_s: Sequence[Sequence[Any]], stack: int, tile: int) -> float:

@@ -22,7 +22,8 @@ log = logging.getLogger("d3node.links")
 class Sender(Protocol):
     """On whose behalf something is sent. What an ended sender still had in the queue is dropped."""
 
-    ended: bool
+    @property
+    def ended(self) -> bool: ...
 
     def sent(self, wire_bytes: int) -> None: ...
 
@@ -30,19 +31,29 @@ class Sender(Protocol):
 class Link:
     """The connection to one peer, dialled when first needed and again after a loss.
 
-    `on_lost(peer, reason)` is called once per loss; everything queued is dropped then.
+    `on_lost(peer, reason)` is called once per loss; everything queued is dropped then. `on_room(peer, message)`: the peer has
+    room for more requests (`d3node.windows`).
     """
 
     def __init__(
-        self, host: str, peer: str, address: str, transport: Transport, on_lost: Callable[[str, str], None], connect_s: float
+        self,
+        host: str,
+        peer: str,
+        address: str,
+        transport: Transport,
+        on_lost: Callable[[str, str], None],
+        connect_s: float,
+        on_room: Callable[[str, Message], None],
     ) -> None:
         self.peer = peer
         self.address = address
         self.bytes_sent = 0
+        self.bytes_received = 0
         self._host = host
         self._transport = transport
         self._on_lost = on_lost
         self._connect_s = connect_s
+        self._on_room = on_room
         self._queue: deque[tuple[Message, Sender | None]] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._channel: Channel | None = None
@@ -140,11 +151,16 @@ class Link:
         return channel
 
     async def _watch(self, channel: Channel) -> None:
-        """The peer says nothing on this connection but its last words; its end is the news."""
+        """The peer says nothing on this connection but that there is room, and its last words; its end is the news."""
+        before = 0
         try:
             while True:
                 message = await channel.receive()
-                if message.kind == "refused":
+                self.bytes_received += channel.bytes_received - before
+                before = channel.bytes_received
+                if message.kind == "room":
+                    self._on_room(self.peer, message)
+                elif message.kind == "refused":
                     self._lose(channel, f"{self.peer} refused: {message.fields['text']}")
                     return
         except ChannelError as error:

@@ -14,19 +14,22 @@ from d3node.errors import PlanError, ProtocolError
 from d3node.links import Link, Sender
 
 Lost = Callable[[str, str], None]
+OnRoom = Callable[[str, Message], None]
 
 
 class Peers:
-    """The peers of one agent. `on_lost(peer, reason)` is called once for each connection that ends or cannot be made."""
+    """The peers of one agent. `on_lost(peer, reason)` is called once for each connection that ends or cannot be made,
+    `on_room(peer, message)` when a peer has room for more requests."""
 
-    def __init__(self, name: str, transport: Transport, on_lost: Lost, connect_s: float) -> None:
+    def __init__(self, name: str, transport: Transport, on_lost: Lost, connect_s: float, on_room: OnRoom) -> None:
         self._name = name
         self._transport = transport
         self._on_lost = on_lost
         self._connect_s = connect_s
+        self._on_room = on_room
         self._addresses: dict[str, str] = {}
         self._links: dict[str, Link] = {}
-        self._bytes_sent = 0  # of connections that are no more
+        self._bytes_sent = self._bytes_received = 0  # of connections that are no more
 
     def __contains__(self, host: object) -> bool:
         return host in self._addresses
@@ -35,6 +38,11 @@ class Peers:
     def bytes_sent(self) -> int:
         """Bytes of frames to all peers since the start."""
         return self._bytes_sent + sum(link.bytes_sent for link in self._links.values())
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of frames that came back on these connections."""
+        return self._bytes_received + sum(link.bytes_received for link in self._links.values())
 
     def configure(self, addresses: Mapping[str, str]) -> None:
         """Take the addresses of all peers; a peer that has moved is dialled again."""
@@ -48,7 +56,7 @@ class Peers:
         address = self._addresses.get(host)
         if address is None:
             raise PlanError(f"{self._name} was given no address of {host}")
-        return Link(self._name, host, address, self._transport, on_lost or self._on_lost, self._connect_s)
+        return Link(self._name, host, address, self._transport, on_lost or self._on_lost, self._connect_s, self._on_room)
 
     def post(self, host: str, message: Message, sender: Sender | None = None) -> None:
         """Send a message on the peer's connection; a peer without an address is as good as lost."""
@@ -87,4 +95,5 @@ class Peers:
     def _close(self, peer: str) -> None:
         link = self._links.pop(peer)
         self._bytes_sent += link.bytes_sent
+        self._bytes_received += link.bytes_received
         link.close()

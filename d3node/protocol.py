@@ -5,7 +5,8 @@ done, failed and report go to the channel that sent the last `configure`.
 
 | kind        | direction | fields                                                              | payloads      |
 |-------------|-----------|---------------------------------------------------------------------|---------------|
-| configure   | o -> a    | id, peers {host: address}, mode, tensors, route, input_encoding, recovery, fresh, in_flight, |     |
+| configure   | o -> a    | id, peers {host: address}, mode, tensors, route, input_encoding,    |               |
+|             |           | recovery, fresh, in_flight, windows {host: requests}                |               |
 |             |           | run (what tells the orchestrator's run from others; `about` says it) |               |
 | install     | o -> a    | id, plan {..}, steps_s {tier: [s per step]}, tiles_s [[s per tile] per stack], vertices_s, route | |
 | retire      | o -> a    | epoch (dropped once its last request is done)                       |               |
@@ -58,7 +59,8 @@ taken for dead). Requests have numbers of their own within a run. `route` in `in
 `configure`.
 
 A host that has a part in `in_flight` requests (`d3node.bounds` where it is left out) takes no more: the request fails on its
-device with Overloaded.
+device with Overloaded. `windows` {host: n}: so many requests of this host may be open on that one at a time; further ones wait
+here (`d3node.windows`).
 
 Answers in `ok`: whole -> label (the image's class in the model's data set, null without one); probe -> rtt_s, one_way_s
 (sent_at to received_at at the peer), bytes, end (received_at) and gap_s (end minus received_at of the message before it on its
@@ -76,7 +78,7 @@ Data plane (agent -> agent, on the shaped links; one connection per ordered pair
 |-----------|-----------------------------------------|----------------------------------------------|
 | hello     | host (first message of a connection)    |                                              |
 | tensor    | request, epoch, vertex, device, codec,  | the tensor (codec: map, where it is coded;   |
-|           | absent                                  | absent: devices that were not waited for)    |
+|           | absent, opens                           | absent: devices that were not waited for)    |
 | decided   | request, epoch, exit, verdict           | (stop or pass: to who waits for an exit)     |
 | tile      | request, epoch, stack, tile, leader     | read regions, by ascending vertex            |
 | tile_done | request, epoch, stack, tile             | the tile of the output map                   |
@@ -93,6 +95,8 @@ Data plane (agent -> agent, on the shaped links; one connection per ordered pair
 | probe     | id, size, reply, start, end, bytes, gap | uint8 bytes out, empty back                  |
 | weights   | id, model, vertex, offset, size, last   | uint8 piece of a chunk (`d3node.weights`)    |
 | kept      | id, vertices, sizes, start, end         | (to the sender: these are in use)            |
+| room      | request, epoch                          | (on the connection on which a tensor came    |
+|           |                                         | that `opens` it: its part here is over)      |
 | refused   | id, error, text                         | (last words before a connection is closed)   |
 
 Tiles that are fetched (`Stack.stealing`, `Stack.reuse`): a `tile` is the answer to `steal`, and has two more fields: given
@@ -115,7 +119,7 @@ from typing import Any, Final
 
 from d3node.errors import ProtocolError
 
-VERSION: Final = 2
+VERSION: Final = 3
 CONTROL_KINDS: Final = (
     "configure",
     "install",
@@ -163,6 +167,7 @@ DATA_KINDS: Final = (
     "probe",
     "weights",
     "kept",
+    "room",
     "refused",
 )
 
@@ -211,6 +216,7 @@ FIELDS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     "failure": {**_REQUEST, "error": (str,), "text": (str,)},
     "cancel": _REQUEST,
     "lost": {"host": (str,), "text": (str,)},
+    "room": _REQUEST,
     "weights": {"id": (int,), "model": (str,), "vertex": (int,), "offset": (int,), "size": (int,)},
     "kept": {"id": (int,), "vertices": (list, tuple), "sizes": (list, tuple), "start": _NUMBER, "end": _NUMBER},
 }

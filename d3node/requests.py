@@ -27,6 +27,7 @@ from d3node.parking import Parking
 from d3node.recovery import Recovery
 from d3node.request import Key, Request
 from d3node.stealing import Thief
+from d3node.windows import Rooms, Windows
 
 log = logging.getLogger("d3node.requests")
 Post = Callable[[str, Message, Sender | None], None]
@@ -60,6 +61,8 @@ class Requests:
         self.thief = Thief(compute)
         self.kept = Kept(self.loop, self._bounds)
         self.going_on = Recovery(self)
+        self.windows = Windows(post)
+        self.rooms = Rooms()
 
     # -- what the orchestrator asks for --------------------------------------------------------------------------------------
 
@@ -141,6 +144,7 @@ class Requests:
         lead = self.leads.get(key)
         if kind == "tensor":
             if lead is None and fields["device"] == self.name:
+                self.rooms.give(key)
                 return  # it comes back to a request that is over (two-way plans)
             if lead is None and (lead := self._new_lead(key, peer, message)) is None:
                 return
@@ -202,8 +206,11 @@ class Requests:
     # -- the World of requests -----------------------------------------------------------------------------------------------
 
     def post(self, host: str, message: Message, sender: Sender | None = None) -> None:
-        """Send to a peer."""
-        self._post(host, message, sender)
+        """Send to a peer; what opens a request there waits for room."""
+        if self.windows and isinstance(sender, Lead):
+            self.windows.post(host, message, sender)
+        else:
+            self._post(host, message, sender)
 
     def emit(self, message: Message) -> None:
         """Tell the orchestrator."""
@@ -253,15 +260,18 @@ class Requests:
             self._post(helper, Message("cancel", request.fields()), None)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Forget everything; nothing is sent any more."""
+        self.rooms.clear()
         self.clear()
         self._images.clear()
 
     def clear(self) -> None:
-        """Drop all requests and epochs, and what waits for any; nobody hears of it."""
+        """Drop all requests and epochs, and what waits for any; nobody hears of it but who waits for room."""
+        self.windows.clear()
         for request in [*self.leads.values(), *self.hands.values()]:
             self.end(request)
         self._parking.clear()
+        self.rooms.give_all()
         self.kept.clear()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -301,6 +311,9 @@ class Requests:
         table: dict[Key, Any] = self.hands if isinstance(request, Hand) else self.leads
         table.pop(request.key, None)
         request.epoch.active -= 1
+        if isinstance(request, Lead):
+            self.rooms.give(request.key)
+            self.windows.ended(request)
         if request.epoch.retired:
             self._purge()
 
@@ -327,6 +340,7 @@ class Requests:
     def _epoch_of(self, key: Key, peer: str, message: Message) -> Epoch | None:
         """The epoch of a request that begins here; None when it is over already, or has to wait for its plan."""
         if key in self._cancelled:
+            self.rooms.give(key)
             return None
         epoch = self.epochs.get(key[0])
         if epoch is None:
@@ -340,6 +354,8 @@ class Requests:
         """A tensor or tile that cannot be used: its request fails."""
         fields = message.fields
         key = (fields["epoch"], fields["request"])
+        if key not in self.leads:
+            self.rooms.give(key)
         request = self.leads.get(key) or self.hands.get(key)
         if request is not None:
             self.fail(request, type(error).__name__, str(error))

@@ -5,6 +5,7 @@
 | done, failed                         | requests of this device that ended so                                          |
 | served, dropped                      | requests that this host did its part of for a device, or gave up               |
 | active, queued, parked               | requests held, computations running and waiting, messages waiting for a plan   |
+| waiting                              | requests that wait for room on a host of a higher tier                         |
 | kept, kept_bytes                     | requests of which tensors are kept, to go on from (`d3node.kept`), and bytes   |
 | epochs                               | numbers of the installed epochs                                                |
 | bytes_sent, bytes_received           | frames on the data plane, handshakes left out                                  |
@@ -36,6 +37,7 @@ def gather(requests: Requests, compute: ComputeQueue, bytes_sent: int, bytes_rec
         "active": requests.active,
         "queued": compute.length,
         "parked": requests.parked,
+        "waiting": len(requests.windows),
         "kept": len(requests.kept),
         "kept_bytes": requests.kept.nbytes,
         "epochs": sorted(requests.epochs),

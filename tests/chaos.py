@@ -179,7 +179,7 @@ async def _stats(session: Session, host: str) -> dict[str, Any]:
     return found
 
 
-HELD = ("active", "queued", "parked")
+HELD = ("active", "queued", "parked", "waiting")
 """Figures of `stats` that are 0 where nothing is left of any request; those of tensors to go on from are so after two minutes."""
 KEPT = ("kept", "kept_bytes")
 
@@ -242,6 +242,7 @@ def _rows(ended: Ended, rows: list[dict[str, str]], ends: dict[tuple[str, str, s
     seen = Counter((row["planner"], row["device"], row["request"], row["warmup"] == "true") for row in rows)
     origins = sites_of(registry.layout(ended.scenario.topology), ended.scenario.network.route, table.origins)
     expected = len(ended.scenario.planning.planners) * len(origins) * (table.count + table.warmup)
+    allowed = ERRORS | ({"Shed"} if table.queue is not None else set())
     if len(seen) != expected or set(seen.values()) != {1}:
         ended.wrong.append(f"{len(rows)} rows of {len(seen)} requests, {expected} were to be made")
     for row in rows:
@@ -250,7 +251,7 @@ def _rows(ended: Ended, rows: list[dict[str, str]], ends: dict[tuple[str, str, s
         ended.recoveries += int(row.get("recoveries") or 0)
         if row["error"]:
             ended.failed[row["error"]] += 1
-            if row["error"] not in ERRORS or not row["error_text"]:
+            if row["error"] not in allowed or not row["error_text"]:
                 ended.wrong.append(f"{where} ended with {row['error']!r}: {row['error_text']!r}")
             if row["error"] == "AgentError" and row["device"] not in row["error_text"]:
                 ended.wrong.append(f"{where} ended though its device lived: {row['error_text']}")

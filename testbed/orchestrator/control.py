@@ -15,7 +15,7 @@ from d3node.channel import Channel, Message, take_all
 from d3node.errors import ChannelError, NodeError
 from testbed.backends.base import Session
 from testbed.errors import AgentError
-from testbed.orchestrator.overload import in_flight
+from testbed.orchestrator.overload import in_flight, windows
 from testbed.scenario.schema import Scenario
 
 CALL_DEADLINE_S = 120.0
@@ -219,6 +219,7 @@ class Fleet:
         }
 
     def _configuration(self, host: str, peers: Iterable[str], scenario: Scenario) -> dict[str, Any]:
+        known = self.session.layout.by_name
         return {
             "peers": {peer: self.session.address(peer, host) for peer in peers if peer != host},
             "mode": scenario.compute.mode,
@@ -226,7 +227,8 @@ class Fleet:
             "route": scenario.network.route,
             "input_encoding": scenario.model.input_encoding,
             **({"recovery": True} if self.recovery else {}),
-            **in_flight(scenario, self.session.layout.by_name[host]),
+            **in_flight(scenario, known[host]),
+            **windows(scenario, known[host], (known[peer] for peer in peers)),
         }
 
     async def call_all(self, hosts: Iterable[str], kind: str, fields: Mapping[str, dict[str, Any]]) -> dict[str, Message]:

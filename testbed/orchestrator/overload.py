@@ -1,13 +1,16 @@
-"""What becomes of requests that are too many: shed at their source, or refused by a host, and how a closed loop then waits.
+"""What becomes of requests that are too many: shed at their source, kept waiting before a host or refused by it, and how a closed
+loop then waits.
 
 A request that is shed never leaves the orchestrator: it has a row, an error and no bytes. How hosts refuse is `d3node.requests`'
-business.
+business, how requests wait before them that of `d3node.windows`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
+from d3node.plan import RANK
 from testbed.scenario.schema import Scenario
 from topologies.layout import Host
 
@@ -28,6 +31,18 @@ def in_flight(scenario: Scenario, host: Host) -> dict[str, int]:
     """The field of `configure` with how many requests a host takes part in at a time; none where the scenario says nothing."""
     tables = [scenario.hosts[key] for key in (host.name, host.tier) if key in scenario.hosts]
     return next(({"in_flight": table.in_flight} for table in tables if table.in_flight is not None), {})
+
+
+def windows(scenario: Scenario, host: Host, peers: Iterable[Host]) -> dict[str, dict[str, int]]:
+    """The field of `configure` with how many requests of a host its peers of higher tiers take at a time; none where the scenario
+    says nothing."""
+    limits = {}
+    for peer in peers:
+        tables = [scenario.hosts[key] for key in (peer.name, peer.tier) if key in scenario.hosts]
+        backlog = next((table.backlog for table in tables if table.backlog is not None), None)
+        if backlog is not None and RANK[peer.tier] > RANK[host.tier]:
+            limits[peer.name] = backlog
+    return {"windows": limits} if limits else {}
 
 
 class Intake:

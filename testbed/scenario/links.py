@@ -116,6 +116,10 @@ def hosts_of(scenario: Scenario, layout: Layout) -> dict[str, ResolvedHost]:
         table = _merged(HostTable, tables)
         where = f"hosts.{host.name}.trace"
         _needs_trace(f"hosts.{host.name}", table)
+        if table.backlog is not None and host.tier == "device":
+            raise ScenarioError(
+                f"[hosts.{host.name}]: backlog does nothing on a device, where requests begin: requests.queue bounds them there"
+            )
         trace = None if table.trace is None else trace_of(scenario, table.trace, table.trace_loop, where, ("cpu_share",))
         found[host.name] = ResolvedHost(
             name=host.name,

@@ -82,6 +82,12 @@ class HostTable(Table):
         ge=1,
         description="requests that it takes part in at a time; more are refused by name (error `Overloaded`). 16384 if absent",
     )
+    backlog: int | None = Field(
+        default=None,
+        ge=1,
+        description="requests of each host below (devices, edge leaders) that it has in hand at a time; more wait there. Not for "
+        "devices. No bound if absent",
+    )
     cpus: float | None = Field(
         default=None,
         ge=0.001,
