@@ -31,6 +31,7 @@ from d3node.protocol import CONTROL_KINDS, DATA_KINDS, VERSION, check_fields
 from d3node.requests import Requests
 from d3node.site import KINDS as SITE_KINDS
 from d3node.site import Site
+from d3node.tls import ORCHESTRATOR
 from d3node.told import Told
 from d3node.weights import Weights
 
@@ -426,6 +427,8 @@ class Agent:
 def _certified(channel: Channel, host: str) -> None:
     """Raise ProtocolError where the peer's certificate is another host's. Without TLS every name is believed."""
     names: frozenset[str] | None = getattr(channel, "names", None)
+    if ORCHESTRATOR in (getattr(channel, "roles", None) or ()):
+        raise ProtocolError(f"{host[:80]!r} came with the certificate of an orchestrator, which is no host")
     if names is not None and host not in names:
         raise ProtocolError(f"{host[:80]!r} came with the certificate of {', '.join(sorted(names))}")
 

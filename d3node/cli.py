@@ -27,7 +27,7 @@ from d3node.model import ModelSpec, load_graph, load_model
 from d3node.service import notify
 from d3node.site import Site
 from d3node.tcp import KEEPALIVE_S, TcpTransport, split_address
-from d3node.tls import Tls, refuse_plain
+from d3node.tls import ORCHESTRATOR, Tls, refuse_plain
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 SECRET_BYTES = 16
@@ -113,7 +113,7 @@ def serve_command(
             exit_with_control=exit_with_control,
         )
         data = TcpTransport(secret, congestion_control, sizes=sizes, tls=tls)
-        orders = TcpTransport(secret, sizes=sizes, tls=tls, keepalive_s=KEEPALIVE_S)
+        orders = TcpTransport(secret, sizes=sizes, tls=tls, keepalive_s=KEEPALIVE_S, admits=ORCHESTRATOR)
         try:
             _run(config, models, data, listen, orders, control, time_scale, Site(facts, egress))
         finally:

@@ -57,6 +57,10 @@ class AuthenticationError(ChannelError):
     """The peer did not prove that it knows the run's secret."""
 
 
+class WrongRole(AuthenticationError):
+    """A peer belongs to the run, but asks for what its certificate does not entitle it to."""
+
+
 class ChannelClosed(ChannelError):
     """The peer is gone, or closed its side of the connection."""
 

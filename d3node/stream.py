@@ -16,7 +16,7 @@ from d3node.admission import Budget, address_of
 from d3node.auth import Handshake, refusal
 from d3node.channel import Message, Spoiling, Transfer
 from d3node.direct import LARGE_BYTES, DirectSocket
-from d3node.errors import AuthenticationError, ChannelClosed, ChannelError, ProtocolError
+from d3node.errors import AuthenticationError, ChannelClosed, ChannelError, ProtocolError, WrongRole
 from d3node.frames import Frame, FrameReader, nobodys
 from d3node.inbox import Inbox
 from d3node.tls import TlsLayer
@@ -29,7 +29,7 @@ class TcpChannel(asyncio.BufferedProtocol):
     """`d3node.channel.Channel` over a stream socket (TCP or Unix).
 
     `ready` is set once the handshake is through; it raises AuthenticationError, ProtocolError or ChannelClosed otherwise.
-    `names` are those of the peer's certificate, None without TLS.
+    `names` and `roles` are those of the peer's certificate, None without TLS. `role`: what a peer with a certificate must be.
     """
 
     def __init__(
@@ -41,10 +41,13 @@ class TcpChannel(asyncio.BufferedProtocol):
         sizes: bool = False,
         tls: TlsLayer | None = None,
         budget: Budget | None = None,
+        role: str | None = None,
     ) -> None:
         self.peer = peer
         self.address = ""
         self.names: frozenset[str] | None = None
+        self.roles: frozenset[str] | None = None
+        self._role = role
         self._tls = tls
         self._cipher = memoryview(bytearray(ENCRYPTED_AT_ONCE)) if tls is not None else None
         self._sizes = sizes
@@ -235,7 +238,7 @@ class TcpChannel(asyncio.BufferedProtocol):
                         self._transport.write(out)
                 if not through:
                     return
-                self.names = tls.names
+                self.names, self.roles = tls.names, tls.roles
                 if self._handshake is not None:
                     self._handshake.bind(tls.binding)
                 self._open()
@@ -276,6 +279,9 @@ class TcpChannel(asyncio.BufferedProtocol):
             self._timer = self._loop.call_later(self._limits.stall_s, self._stalled)
 
     def _shake(self, handshake: Handshake) -> None:
+        if self._role is not None and self.roles is not None and self._role not in self.roles:
+            names = ", ".join(sorted(self.names or ()))
+            raise WrongRole(f"the certificate of {names[:200]} does not say {self._role}: testbed hosts init --renew makes one")
         reply = handshake.feed(self._reader.staged())
         if reply:
             self._put(reply)

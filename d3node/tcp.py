@@ -19,7 +19,7 @@ from typing import Final, Literal
 from d3node.admission import Admission, Budget
 from d3node.auth import Handshake
 from d3node.channel import Handler, attend
-from d3node.errors import AuthenticationError, ChannelClosed, ChannelError
+from d3node.errors import AuthenticationError, ChannelClosed, ChannelError, WrongRole
 from d3node.stream import TcpChannel
 from d3node.tls import Tls, TlsLayer
 from d3node.wire import Limits
@@ -37,7 +37,8 @@ class TcpTransport:
     without data may be sent, as bytes that mean nothing, and arrive without data. `tls`: certificates for every TCP connection
     (Unix sockets never use TLS); a server's certificate must be for the name or address that is dialled. `keepalive_s`: a TCP
     peer whose machine has not been heard of for about so long is lost, also where nothing is said; None leaves that to the
-    system (hours, or never). Raises AuthenticationError for an empty secret.
+    system (hours, or never). `admits`: the role that the certificates of those who dial must name (`d3node.tls`). Raises
+    AuthenticationError for an empty secret.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class TcpTransport:
         sizes: bool = False,
         tls: Tls | None = None,
         keepalive_s: float | None = None,
+        admits: str | None = None,
     ) -> None:
         if not secret:
             raise AuthenticationError("the run's secret is empty")
@@ -57,6 +59,7 @@ class TcpTransport:
         self._limits = limits or Limits()
         self._sizes = sizes
         self._tls = tls
+        self._admits = admits
         self._budget = Budget(self._limits.all_buffered_bytes)
 
     async def connect(self, address: str, *, deadline_s: float = 10.0) -> TcpChannel:
@@ -102,8 +105,8 @@ class TcpTransport:
 
         def make() -> TcpChannel:
             handshake, tls = Handshake("server", self._secret), self._layer("server", address)
-            made = listener.accept
-            return TcpChannel(handshake, self._limits, on_made=made, sizes=self._sizes, tls=tls, budget=self._budget)
+            more = {"sizes": self._sizes, "tls": tls, "budget": self._budget, "role": self._admits}
+            return TcpChannel(handshake, self._limits, on_made=listener.accept, **more)  # type: ignore[arg-type]
 
         try:
             if address.startswith("unix:"):
@@ -210,7 +213,7 @@ class TcpListener:
             await channel.ready
             proved = True
         except ChannelError as error:
-            log.info("refused %s: %s", channel.peer, error)
+            log.log(logging.WARNING if isinstance(error, WrongRole) else logging.INFO, "refused %s: %s", channel.peer, error)
             if not isinstance(error, ChannelClosed):  # who is slow, or goes away, has done nothing wrong
                 self._admission.refused(channel.address, asyncio.get_running_loop().time())
         except asyncio.CancelledError:

@@ -21,6 +21,8 @@ from d3node.errors import AuthenticationError
 BINDING: Final = "tls-unique"
 """The client's Finished message: a keyed hash of the whole handshake, certificates included. Python's ssl offers no exporter
 (RFC 9266); what speaks against this value in older versions is resumption and renegotiation, and neither exists here."""
+ORCHESTRATOR: Final = "spiffe://d3-testbed/orchestrator"
+"""Name of type URI, in the form of SPIFFE, in the certificate of whoever may order agents about."""
 OTHERS: Final = stat.S_IROTH | stat.S_IWOTH
 
 
@@ -62,7 +64,8 @@ class TlsLayer:
     """One end of a TLS connection between two pieces of memory: what came in is fed, what must go out is taken.
 
     `host`: the name or address that the server's certificate must be for; None in the server. `established`: the handshake is
-    through; then `names` are those of the peer's certificate, and `binding` is known to the two ends of this connection only.
+    through; then `names` and `roles` (names of type URI) are those of the peer's certificate, and `binding` is known to the two
+    ends of this connection only.
     """
 
     def __init__(self, tls: Tls, role: Literal["client", "server"], host: str | None) -> None:
@@ -74,6 +77,7 @@ class TlsLayer:
             raise AuthenticationError(f"{host!r} cannot be the name in a certificate: {error}") from None
         self.established = False
         self.names: frozenset[str] = frozenset()
+        self.roles: frozenset[str] = frozenset()
         self.binding = b""
 
     def feed(self, data: memoryview) -> None:
@@ -90,7 +94,9 @@ class TlsLayer:
             return False
         certificate: dict[str, Any] = self._object.getpeercert() or {}
         subject = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
-        self.names = frozenset([*subject, *(value for _, value in certificate.get("subjectAltName", ()))])
+        others = certificate.get("subjectAltName", ())
+        self.names = frozenset([*subject, *(value for kind, value in others if kind != "URI")])
+        self.roles = frozenset(value for kind, value in others if kind == "URI")
         self.binding = self._object.get_channel_binding(BINDING) or b""
         if not self.binding:
             raise AuthenticationError("this Python's ssl cannot tell connections apart; use one with OpenSSL 1.1.1 or newer")

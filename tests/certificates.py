@@ -29,10 +29,13 @@ class Authority:
         self.ca = folder / "ca.pem"
         self.ca.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
-    def files(self, name: str, addresses: Sequence[str] = ("127.0.0.1",), days: int = 2) -> tuple[Path, Path]:
-        """A host's certificate (for its name and addresses; expired where `days` is negative) and key."""
+    def files(
+        self, name: str, addresses: Sequence[str] = ("127.0.0.1",), days: int = 2, roles: Sequence[str] = ()
+    ) -> tuple[Path, Path]:
+        """A host's certificate (for its name and addresses, and of some roles; expired where `days` is negative) and key."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName(name), *(x509.IPAddress(ipaddress.ip_address(a)) for a in addresses)]
+        names += [x509.UniformResourceIdentifier(role) for role in roles]
         made = _builder(_name(name), self._name, key, days).add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate, where = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         certificate.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
@@ -41,8 +44,8 @@ class Authority:
         where.chmod(0o600)
         return certificate, where
 
-    def tls(self, name: str, addresses: Sequence[str] = ("127.0.0.1",), days: int = 2) -> Tls:
-        return Tls.load(self.ca, *self.files(name, addresses, days))
+    def tls(self, name: str, addresses: Sequence[str] = ("127.0.0.1",), days: int = 2, roles: Sequence[str] = ()) -> Tls:
+        return Tls.load(self.ca, *self.files(name, addresses, days, roles))
 
 
 def _name(name: str) -> x509.Name:

@@ -232,6 +232,11 @@ def test_wrong_secrets_and_certificates_are_refused_by_name(lab: Machines, tmp_p
     ours = {"orchestrator.pem": str(other / "orchestrator.pem"), "orchestrator.key": str(other / "orchestrator.key")}
     stranger = refusal(HostsBackend(with_files("b.toml", **ours)), scenario(), tmp_path / "b")
     assert all(f"{host}: no agent can be reached" in stranger for host in lab.hosts)
+    agents = {"orchestrator.pem": str(lab.folder / "e1.pem"), "orchestrator.key": str(lab.folder / "e1.key")}
+    taken_over = refusal(HostsBackend(with_files("e.toml", **agents)), scenario(), tmp_path / "e")
+    assert all(f"{host}: no agent can be reached" in taken_over for host in lab.hosts)
+    assert "the certificate of 127.0." in taken_over
+    assert "does not say spiffe://d3-testbed/orchestrator" in taken_over
     theirs = refusal(HostsBackend(with_files("c.toml", **{"ca.pem": str(other / "ca.pem")})), scenario(), tmp_path / "c")
     assert "certificate" in theirs
     run(scenario(planning={"planners": ["hpa"]}), HostsBackend(with_files("d.toml")), tmp_path / "d")

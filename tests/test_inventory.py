@@ -7,7 +7,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from d3node.tls import ORCHESTRATOR as ROLE
 from d3node.tls import Tls
 from testbed import registry
 from testbed.cli import main
@@ -104,6 +107,17 @@ def test_certificates_are_for_names_and_addresses_and_for_their_owner_alone(lab:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     for name in ("orchestrator", *HOSTS):
         Tls.load(lab / "ca.pem", lab / f"{name}.pem", lab / f"{name}.key")
+
+
+def test_the_orchestrators_certificate_alone_says_so_and_is_good_for_dialling_only(lab: Path) -> None:
+    assert certificates.names_of(lab / "orchestrator.pem") == ["orchestrator", ROLE]
+    for name in ("orchestrator", *HOSTS):
+        made = x509.load_pem_x509_certificate((lab / f"{name}.pem").read_bytes())
+        uses = set(made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+        orders = name == "orchestrator"
+        assert (ROLE in certificates.names_of(lab / f"{name}.pem")) is orders
+        assert (ExtendedKeyUsageOID.SERVER_AUTH in uses) is not orders
+        assert ExtendedKeyUsageOID.CLIENT_AUTH in uses
 
 
 def test_the_authority_is_no_hosts_and_hosts_are_no_authorities(lab: Path) -> None:

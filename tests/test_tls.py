@@ -20,7 +20,7 @@ from d3node.auth import Handshake
 from d3node.channel import Channel, Message
 from d3node.errors import AuthenticationError, ChannelClosed, ChannelError
 from d3node.tcp import TcpListener, TcpTransport
-from d3node.tls import Tls, TlsLayer, refuse_plain
+from d3node.tls import ORCHESTRATOR, Tls, TlsLayer, refuse_plain
 
 PATIENCE_S = 60.0
 
@@ -205,6 +205,47 @@ def test_a_peer_may_only_call_itself_what_its_certificate_says(authority: Author
         await honest.send(Message("probe", {"id": 1, "size": 0, "reply": True, "start": 0.0, "end": 0.0, "bytes": 0, "gap": 0.0}))
         for channel in (honest, liar):
             channel.abort()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_orders_are_taken_from_an_orchestrators_certificate_alone(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    """An agent that was taken over has the secret and a certificate of its own, and orders nobody about."""
+
+    async def main() -> None:
+        orders = TcpTransport(SECRET, limits=LIMITS, tls=authority.tls("e1"), admits=ORCHESTRATOR)
+        listener = await orders.listen("127.0.0.1:0", echo)
+        told = await transport(authority.tls("o", roles=[ORCHESTRATOR])).connect(listener.address)
+        await told.send(Message("ping", {"id": 1}))
+        assert (await asyncio.wait_for(told.receive(), PATIENCE_S)).kind == "ping"
+        for name, roles in (("d1", []), ("orchestrator", []), (ORCHESTRATOR[9:], []), ("c1", ["spiffe://d3-testbed/agent"])):
+            with pytest.raises(AuthenticationError, match=f"127.0.0.1.* does not say {ORCHESTRATOR}"):
+                await transport(authority.tls(name.replace("/", "."), roles=roles)).connect(listener.address)
+        await told.send(Message("ping", {"id": 2}))
+        assert (await asyncio.wait_for(told.receive(), PATIENCE_S)).fields["id"] == 2
+        told.abort()
+        await listener.close()
+
+    asyncio.run(main())
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len([text for text in warned if "does not say" in text]) == 4
+
+
+def test_an_orchestrators_certificate_is_no_hosts_on_the_data_plane(authority: Authority) -> None:
+    async def main() -> None:
+        ready = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(
+            serve(AgentConfig("e1", "edge"), {"chain": chain()}, transport(authority.tls("e1")), "127.0.0.1:0",
+                  transport(None), "127.0.0.1:0", ready=lambda data, control: ready.set_result(data))
+        )  # fmt: skip
+        channel = await transport(authority.tls("orchestrator", roles=[ORCHESTRATOR])).connect(await ready)
+        await channel.send(Message("hello", {"host": "orchestrator"}))
+        last = await asyncio.wait_for(channel.receive(), PATIENCE_S)
+        assert last.kind == "refused"
+        assert "certificate of an orchestrator, which is no host" in last.fields["text"]
+        channel.abort()
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from d3node.tls import ORCHESTRATOR as ROLE
 from testbed.errors import InputError, InventoryError
 
 if TYPE_CHECKING:
@@ -109,10 +110,10 @@ def _issue(
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
     key = ec.generate_private_key(ec.SECP256R1())
-    alternatives = x509.SubjectAlternativeName(
-        [x509.DNSName(host), *(_alternative(address) for address in dict.fromkeys(addresses))]
-    )
-    roles = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    orders = host == ORCHESTRATOR  # it dials, and nobody dials it
+    names = [x509.DNSName(host), *(_alternative(address) for address in dict.fromkeys(addresses))]
+    alternatives = x509.SubjectAlternativeName([*names, *([x509.UniformResourceIdentifier(ROLE)] if orders else [])])
+    roles = x509.ExtendedKeyUsage([*([] if orders else [ExtendedKeyUsageOID.SERVER_AUTH]), ExtendedKeyUsageOID.CLIENT_AUTH])
     usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     certificate = (
