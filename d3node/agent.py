@@ -1,8 +1,8 @@
 """The node agent: serves one host of the testbed, under any event loop and over any transport.
 
 It ties the parts together and answers the orchestrator: frames are in `d3node.wire`, the vocabulary in `d3node.protocol`,
-plans in `d3node.install`, requests in `d3node.requests` and `d3node.execute`, compute time in `d3node.compute`, peers in
-`d3node.peers`.
+plans in `d3node.install`, requests in `d3node.requests` and `d3node.execute`, compute time in `d3node.compute`, connections to
+peers in `d3node.peers`, those from peers in `d3node.inbound`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any, Literal, get_args
 
 from d3node import stats
 from d3node.bounds import Bounds
-from d3node.channel import Channel, Message, Transport, take_all
+from d3node.channel import Channel, Message, Transport
 from d3node.compute import ComputeQueue
 from d3node.errors import ChannelError, ModelError, NodeError, PlanError, ProtocolError
 from d3node.graph import LayerGraph
+from d3node.inbound import Inbound
 from d3node.install import compile_epoch
 from d3node.links import Outbox
 from d3node.numerics import Encoding, Numerics, RunnableModel, Sizes
@@ -27,11 +28,10 @@ from d3node.peers import Peers
 from d3node.plan import Plan, Tier
 from d3node.probes import Probes
 from d3node.program import Route
-from d3node.protocol import CONTROL_KINDS, DATA_KINDS, VERSION, check_fields
+from d3node.protocol import CONTROL_KINDS, VERSION, check_fields
 from d3node.requests import Requests
 from d3node.site import KINDS as SITE_KINDS
 from d3node.site import Site
-from d3node.tls import ORCHESTRATOR
 from d3node.told import Told
 from d3node.weights import Weights
 
@@ -116,9 +116,6 @@ class Agent:
         self.stopped: asyncio.Future[None] = self._loop.create_future()
         self._models = dict(models)
         self._peers = Peers(config.name, data, self._lose, config.connect_s, self._room)
-        self._inbound: dict[Channel, str] = {}
-        self._backs: dict[Channel, Outbox] = {}
-        self._bytes_received = self._bytes_back = 0
         self._orchestrator: Outbox | None = None
         self._told = Told(config.bounds.backlog)
         self._run: str | None = None
@@ -126,6 +123,7 @@ class Agent:
         self._requests = Requests(config.name, self._compute, self._peers.post, self._emit, config.bounds)
         self._weights = Weights(config.name, self._models, self._compute, self._peers.dial, self._peers.post)
         self._probes = Probes(config.name, self._peers.post, config.probe_s)
+        self._inbound = Inbound(config.name, self._requests, self._weights, self._probes, self._gone)
         self._lag_timer: asyncio.TimerHandle | None = None
         if config.lag_interval_s is not None:
             self._sample_lag(None)
@@ -140,62 +138,12 @@ class Agent:
         if self._lag_timer is not None:
             self._lag_timer.cancel()
 
-    # -- data plane ----------------------------------------------------------------------------------------------------------
-
     async def attend_peer(self, channel: Channel) -> None:
         """Take what one peer sends, until its connection ends; then it counts as lost."""
-        peer = channel.peer
-        try:
-            first = await channel.receive()
-            if first.kind != "hello" or not isinstance(first.fields.get("host"), str):
-                raise ProtocolError("a connection between agents begins with hello")
-            _certified(channel, first.fields["host"])
-            peer = first.fields["host"]
-            self._inbound[channel] = peer
-            await take_all(channel, self._from_peer(channel, peer, first))
-        except ProtocolError as error:
-            log.warning("%s: refused %s: %s", self.config.name, peer, error)
-            await _say(channel, error)
-            self._gone(channel, peer, str(error))
-        except (KeyError, TypeError) as error:
-            log.warning("%s: %s sent a message with wrong fields: %r", self.config.name, peer, error)
-            await _say(channel, ProtocolError(f"wrong fields: {error!r}"))
-            self._gone(channel, peer, f"wrong fields: {error!r}")
-        except ChannelError as error:
-            self._gone(channel, peer, str(error))
-        finally:
-            self._bytes_received += channel.bytes_received
-            self._bytes_back += channel.bytes_sent
-            self._inbound.pop(channel, None)
-            if (back := self._backs.pop(channel, None)) is not None:
-                self._requests.rooms.gone(back)
-                await back.close()
+        await self._inbound.attend(channel)
 
-    def _from_peer(self, channel: Channel, peer: str, first: Message) -> Callable[[Message], None]:
-        """What becomes of a peer's messages after its first. Raises ProtocolError for one that makes no sense here."""
-        data, before = self._requests.data, first
-
-        def take(message: Message) -> None:
-            nonlocal before
-            if message.kind in ("tensor", "tile", "tile_done", "answer"):
-                if "opens" in message.fields:
-                    back = self._backs.setdefault(channel, self._backs.get(channel) or Outbox(channel, self.config.name))
-                    self._requests.rooms.opened((message.fields["epoch"], message.fields["request"]), back)
-                data(peer, message)
-            elif message.kind == "probe":
-                self._probes.data(peer, message, before)
-            elif message.kind in ("weights", "kept"):
-                self._weights.data(channel, peer, message)
-            elif message.kind in DATA_KINDS and message.kind not in ("hello", "refused"):
-                data(peer, message)
-            else:
-                raise ProtocolError(f"a message of kind {message.kind!r} has no place between agents")
-            before = message
-
-        return take
-
-    def _gone(self, channel: Channel, peer: str, reason: str) -> None:
-        if not self._weights.ended(channel) and channel in self._inbound and not self.stopped.done():
+    def _gone(self, peer: str, reason: str) -> None:
+        if not self.stopped.done():
             self._lose(peer, reason)
 
     def _lose(self, peer: str, reason: str) -> None:
@@ -388,11 +336,8 @@ class Agent:
 
     def stats(self) -> dict[str, Any]:
         """See `d3node.stats`."""
-        sent = self._peers.bytes_sent + self._weights.bytes_sent + self._bytes_back
-        received = self._peers.bytes_received + self._bytes_received
-        for channel in self._inbound:
-            sent += channel.bytes_sent
-            received += channel.bytes_received
+        sent = self._peers.bytes_sent + self._weights.bytes_sent + self._inbound.bytes_sent
+        received = self._peers.bytes_received + self._inbound.bytes_received
         return stats.gather(self._requests, self._compute, sent, received)
 
     def _model(self, name: str) -> RunnableModel | LayerGraph:
@@ -422,20 +367,3 @@ class Agent:
             self._compute.totals.late_s.append(max(0.0, now - due))
         due = now + self.config.lag_interval_s
         self._lag_timer = self._loop.call_at(due, self._sample_lag, due)
-
-
-def _certified(channel: Channel, host: str) -> None:
-    """Raise ProtocolError where the peer's certificate is another host's. Without TLS every name is believed."""
-    names: frozenset[str] | None = getattr(channel, "names", None)
-    if ORCHESTRATOR in (getattr(channel, "roles", None) or ()):
-        raise ProtocolError(f"{host[:80]!r} came with the certificate of an orchestrator, which is no host")
-    if names is not None and host not in names:
-        raise ProtocolError(f"{host[:80]!r} came with the certificate of {', '.join(sorted(names))}")
-
-
-async def _say(channel: Channel, error: NodeError) -> None:
-    """Last words before a connection is closed; whether they arrive does not matter."""
-    try:
-        await channel.send(Message("refused", {"id": 0, "error": type(error).__name__, "text": str(error)}))
-    except ChannelError:
-        log.debug("%s did not hear why it was refused", channel.peer)
