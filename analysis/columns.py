@@ -58,7 +58,7 @@ PLANS: dict[str, str] = RUN | {
     "at_s": "scenario seconds of the decision; 0 for first plans",
     "epoch": "the plan in force after it",
     "reason": "first, change, weights, hosts or orchestrator",
-    "replan": "full, partial, joint or cache",
+    "replan": "full, partial, joint, cache, or kept (there was no plan within the planner's limits)",
     "installed": "true where the plan differs from the one before and was installed",
     "held": "true where hysteresis kept another plan from being installed",
     "change": "what had left its band, in words: paths, hosts, vertices",

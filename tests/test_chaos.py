@@ -133,3 +133,11 @@ def test_a_device_that_is_another_one_when_the_orchestrator_comes_back_is_given_
     judge(ended, "another_one")
     assert not ended.failed
     assert ended.recoveries
+
+
+def test_a_plan_within_limits_that_cannot_be_had_for_now_ends_no_run(tmp_path: Path) -> None:
+    """Chaos found it (seed 230): all hosts were back, on slow links, and no exit of the network met Edgent's deadline."""
+    asked = chaos_kinds.draw(230, tensors="sizes", requests=24, lasts_s=5.0)
+    assert "edgent" in asked.planning.planners
+    judge(carry_out(asked, Watched(SimBackend(), KEPT_S, left_in_sim), tmp_path / "run"), "limits")
+    assert '"replan": "kept"' in (tmp_path / "run" / "plans.jsonl").read_text()

@@ -52,6 +52,27 @@ class Bench:
         return [m.kind for m in self.session.channels[host].sent]
 
 
+def test_late_word_of_an_earlier_session_ends_no_request_of_this_one() -> None:
+    """Requests are numbered anew in each session, plans are not. Chaos found it (seed 429)."""
+
+    async def main() -> None:
+        bench = Bench()
+        earlier = await bench.start()
+        session = Tracker(bench.fleet, bench.epochs, 10.0, bench.over.append)
+        epoch = await bench.epochs.install(GRAPH, PLAN, costs(GRAPH))
+        request = await session.submit(0, "d1", epoch, 7, False, 0.0)
+        late = {"request": request.wire_id, "epoch": earlier.number, "submitted_at": 0.0, "done_at": 1.0}
+        session.push("d1", Message("failed", {**late, "error": "DeadlineExceeded", "text": "not done"}))
+        session.push("d1", Message("done", {**late, "request": 99}))
+        assert not request.ended.is_set()
+        assert session.stray == 0
+        session.push("d1", Message("done", {**late, "epoch": epoch.number}))
+        assert request.ended.is_set()
+        assert request.error == ""
+
+    virtual(main())
+
+
 def test_fixed_arrivals_are_evenly_spaced() -> None:
     found = arrivals(scenario(requests={"arrival": "fixed", "rate": "4 /s", "count": 4}), "d1")
     assert found is not None

@@ -12,7 +12,7 @@ from typing import Any
 from d3node.errors import PlanError
 from d3node.plan import Plan
 from testbed.costs.network import NetworkState
-from testbed.errors import AgentError, RunError, TestbedError
+from testbed.errors import AgentError, PlannerError, RunError, TestbedError
 from testbed.orchestrator.epochs import Epoch, Epochs
 from testbed.orchestrator.observe import Observer
 from testbed.orchestrator.plan_cache import PlanCache
@@ -163,12 +163,20 @@ class DevicePlanner:
 
     async def _decide(self, change: Change | None, reason: str = "first", network: NetworkState | None = None) -> None:
         async with self._deciding:
+            problem, why = self.problem(network), "change" if change is not None else reason
             try:
-                await self._adopt(self.problem(network), change, "change" if change is not None else reason)
+                await self._adopt(problem, change, why)
             except TestbedError as error:
-                if self._epoch is None or not self.view.narrowed:
+                if self._epoch is None or not self._recovery:
                     raise
-                self.blocked = f"there is no plan without the hosts that are missing: {error}"
+                if self.view.narrowed:
+                    self.blocked = f"there is no plan without the hosts that are missing: {error}"
+                    return
+                if not isinstance(error, PlannerError):
+                    raise
+                plan = self._epoch.plan  # a planner's limits cannot be kept for now: no reason to end the run
+                kept = Decision(plan, objective_s(problem, plan), frozenset())
+                await self._install(problem, kept, 0.0, change, why, "kept")
 
     async def _adopt(self, problem: Problem, change: Change | None, reason: str) -> None:
         values = self._observer.values(self._site)

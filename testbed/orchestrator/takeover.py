@@ -157,6 +157,7 @@ class Takeover:
     def __init__(self, again: Again, world: World) -> None:
         self.left = read(again, world)
         self._links, self._before = again.folder.path / "links.csv", again.checkpoints.sizes["links.csv"]
+        self._settled = int(again.checkpoints.over[-1]["epoch"]) if again.checkpoints.over else 0
         self.early: list[tuple[str, Message]] = []
         self.pending: dict[str, list[asyncio.Event]] = {}
 
@@ -178,6 +179,7 @@ class Takeover:
         _book(left, ledger, session.facts)
         tracker.submitted, tracker.over = len(left.rows), len(left.rows)
         tracker.ids = count(max(left.submitted, default=0) + 1)
+        tracker.settled = self._settled
         if session.recovery is not None:
             session.recovery.ended(left.submitted.keys() - left.open.keys())
         if session.joint is not None:

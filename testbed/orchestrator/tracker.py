@@ -72,7 +72,8 @@ class Request:
 class Tracker:
     """Submits requests and follows them. `on_over(request)` is called once per request, in the order of their completion.
 
-    `queue`: how many requests of a device may be under way (None: any number); one more ends at once with `Shed`."""
+    `queue`: how many requests of a device may be under way (None: any number); one more ends at once with `Shed`. Plans up to
+    number `settled` are of sessions that are over: their requests have ended there, and this session counts its own anew."""
 
     def __init__(
         self, fleet: Fleet, epochs: Epochs, deadline_s: float, on_over: Callable[[Request], None], queue: int | None = None
@@ -94,6 +95,7 @@ class Tracker:
         self.stray = 0
         self.unreported = 0
         self.late_reports: list[dict[str, Any]] = []
+        self.settled = epochs.last
 
     async def submit(
         self, number: int, device: str, epoch: Epoch, seed: int, warmup: bool, due_at: float, weights_bytes: int = 0
@@ -193,6 +195,10 @@ class Tracker:
         """Take a done, failed or report message of an agent."""
         fields = message.fields
         request = self._flying.get(fields.get("request", 0))
+        if message.kind in ("done", "failed", "report") and fields["epoch"] <= self.settled:
+            if message.kind == "report":
+                self.late_reports.append(fields)
+            return
         if fields.get("again", False) and (request is None or _known(request, message)):
             return
         if request is None:
