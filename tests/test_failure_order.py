@@ -35,6 +35,7 @@ def epoch(device: str, helpers: list[str]) -> Any:
         hosts=frozenset({device, "me", *helpers}),
         plan=plan,
         steps=steps,
+        doors=(),
         retired=False,
         active=0,
     )
