@@ -11,7 +11,7 @@ from testbed.backends.vkernel import VkernelBackend
 from testbed.kernel import cache
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(cache.installed() is None, reason="the time-travel kernel is not built: testbed kernel build"),
 ]
 

@@ -39,7 +39,7 @@ def rows(folder: Path, planner: str) -> list[dict[str, str]]:
     "backend",
     [
         pytest.param("mininet", marks=pytest.mark.emulation),
-        pytest.param("vkernel", marks=[pytest.mark.slow, BUILT]),
+        pytest.param("vkernel", marks=[pytest.mark.long, BUILT]),
     ],
 )
 def test_a_killed_run_is_gone_on_with(backend: str, tmp_path: Path) -> None:

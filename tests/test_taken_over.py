@@ -187,7 +187,7 @@ def test_who_took_over_may_be_killed_too(lab: Machines, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "hindrance", ["another agent", *(pytest.param(one, marks=pytest.mark.long) for one in ("no recovery", "warm-up"))]
+    "hindrance", [pytest.param(one, marks=pytest.mark.long) for one in ("another agent", "no recovery", "warm-up")]
 )
 def test_what_cannot_be_taken_over_is_begun_again_and_says_why(hindrance: str, lab: Machines, tmp_path: Path) -> None:
     folder = tmp_path / "run"

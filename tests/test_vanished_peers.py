@@ -70,7 +70,7 @@ def test_a_peer_that_vanishes_in_silence_is_lost_where_that_is_watched(keepalive
     asyncio.run(main())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_repair
 def test_an_agent_is_free_again_when_its_orchestrators_machine_is_gone(tmp_path: Path) -> None:
     async def main(file: Path) -> None:
